@@ -1,0 +1,108 @@
+"""The M step: statistics in, parameters out (equations 7 and 8 of `emfuse.reference`); and what it means to collapse.
+
+Layer 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emfuse.parameters import Parameters
+from emfuse.statistics import SufficientStatistics
+from emfuse.structures import EPS, NotPositiveDefinite, Structure, structure_named
+
+
+class CollapsedComponent(ValueError):
+    """A component that has shrunk until it has no density.
+
+    component : int or None    which; None where all components share their covariance
+    mass : float               its sum of responsibilities, in rows
+    feature : int or None      the feature that has no variance left (given those before it); None where no rows are left
+    """
+
+    def __init__(self, message: str, *, component: int | None, mass: float, feature: int | None):
+        self.component, self.mass, self.feature = component, mass, feature
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (str(self), self.component, self.mass, self.feature)
+
+
+def _rebuild(message: str, component: int | None, mass: float, feature: int | None) -> CollapsedComponent:
+    return CollapsedComponent(message, component=component, mass=mass, feature=feature)
+
+
+def maximise(
+    statistics: SufficientStatistics, structure: str | Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+) -> Parameters:
+    """Return the parameters that maximise the expected log-likelihood of `statistics`.
+
+    structure : "full", "tied" (these need `second` of shape (K, D, D)), "diag" or "spherical" (shape (K, D))
+    reg_covar : float     added to every variance, data units squared
+    spare_mass : float    added to every mass before dividing by it
+
+    Raises CollapsedComponent where a component has no rows or no density left.
+    """
+    parameters = estimate(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass)
+    require_density(parameters, statistics, reg_covar)
+    return parameters
+
+
+def estimate(
+    statistics: SufficientStatistics, structure: Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+) -> Parameters:
+    """As `maximise`, without asking whether the covariances are positive definite."""
+    mass = statistics.mass + spare_mass
+    if not mass.all():
+        k = int(mass.argmin())
+        raise CollapsedComponent(
+            f"component {k} has collapsed: no row is left to it. Ask for fewer components (now {len(mass)}), or start it "
+            "nearer to the data.",
+            component=k,
+            mass=0.0,
+            feature=None,
+        )
+    origin, first, second = statistics.origin, statistics.first, statistics.second
+    t = first / mass[:, None] if not spare_mass else (first - spare_mass * origin) / mass[:, None]
+    # The scatter about origin + t, for any t: second - t first' - first t' + mass t t'; with t = first / mass it is (8).
+    half = first - (0.5 * statistics.mass)[:, None] * t
+    if second.ndim == 2:
+        scatter = second - 2.0 * t * half
+    else:
+        cross = t[:, :, None] * half[:, None, :]
+        scatter = second - (cross + cross.transpose(0, 2, 1))
+    covariances = structure.estimate(scatter, mass)
+    if reg_covar:
+        covariances = structure.add_to_diagonal(covariances, reg_covar)
+    return Parameters.unchecked(mass / mass.sum(), origin + t, covariances, structure)
+
+
+def require_density(parameters: Parameters, statistics: SufficientStatistics, reg_covar: float) -> None:
+    """Raise CollapsedComponent unless every covariance is positive definite, beyond what rounding of the data makes up."""
+    K = parameters.n_components
+    if not np.isfinite(parameters.covariances).all():
+        raise ValueError(
+            "the covariances overflow double precision: the data's spread must be below about 1e150. Divide X by a constant."
+        )
+    try:
+        parameters.factors  # noqa: B018  raises
+        if reg_covar:
+            return
+        variances, least = parameters.variances, np.square(2.0 * EPS * parameters.means)
+        if (variances > least).all():
+            return
+        k, d = (int(i) for i in np.argwhere(variances <= least)[0])
+        failure = NotPositiveDefinite(None if structure_named(parameters.structure).shared else k, d, float(variances[k, d]))
+    except NotPositiveDefinite as error:
+        failure = error
+    component, d = failure.component, failure.feature
+    mass = float(statistics.mass.sum() if component is None else statistics.mass[component])
+    which = "the shared covariance" if component is None else f"component {component}"
+    raise CollapsedComponent(
+        f"{which} has collapsed: {mass:.6g} rows' worth of data has variance {max(failure.variance, 0.0):.3g} in feature {d}"
+        f"{', given the features before it,' * (d > 0)} and must have more than rounding leaves. "
+        f"Raise reg_covar (now {reg_covar:g}), ask for fewer components (now {K}), or drop a constant or repeated column.",
+        component=component,
+        mass=mass,
+        feature=d,
+    )

@@ -1,0 +1,124 @@
+"""The fused pass in pure NumPy: the definition that every build is tested against, and the fallback where none can run.
+
+Equations, numbered once; everything else cites the number. Rows n, components k, D features; x_n in data units.
+
+    (1)  d_nk = x_n - mu_k                               residual, data units
+    (2)  y_nk = P_k d_nk                                 whitened; P_k' P_k = inverse covariance
+    (3)  l_nk = c_k - |y_nk|^2 / 2,  c_k = log w_k - (D/2) log 2 pi + log det P_k
+    (4)  l_n  = log sum_k exp l_nk                       taken about the largest term
+    (5)  r_nk = v_n exp(l_nk - l_n)                      responsibility times row weight v_n
+    (6)  mass_k += r_nk;  first_k += r_nk e_nk;  second_k += r_nk e_nk e_nk'     with e_nk = x_n - origin_k
+    (7)  w_k = mass_k / sum_n v_n;  mu_k = origin_k + first_k / mass_k
+    (8)  S_k = second_k / mass_k - t t'  with t = first_k / mass_k, then the structure's own estimate
+
+Sums are taken about an origin, as a rule the mean that the sweep started from, never about zero: near convergence
+`first` is almost nothing, so that (8) does not subtract two large squares. (7) and (8) are in `emfuse.em.maximise`.
+
+Layer 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emfuse._typing import Doubles, Floats, Labels
+
+# The least log2 density there is: an overflowing distance ends here, so that differences stay finite (4).
+LEAST = -1e300
+LOG2_E = 1.4426950408889634074
+LN_2 = 0.69314718055994530942
+CHUNK = 1 << 18  # numbers in one temporary array
+
+
+def sweep(
+    *,
+    X: Floats,
+    weights: Doubles | None,
+    means: Doubles,
+    P: Doubles,
+    log_constant: Doubles,
+    origin: Doubles,
+    hard: bool,
+    mass: Doubles,
+    first: Doubles,
+    second: Doubles,
+) -> float:
+    """Add the statistics of `X` to `mass`, `first` and `second`.
+
+    X : (N, D) float32 or float64      rows, in data units; finite (the caller has checked)
+    weights : (N,) or None             v_n >= 0, no unit; None weighs every row 1
+    means : (K, D)                     mu_k
+    P : (K, D, D) or (K, D)            lower triangles, or their diagonals, of eq. 2
+    log_constant : (K,)                c_k of eq. 3
+    origin : (K, D)                    what the sums of eq. 6 are taken about
+    hard : bool                        give each row whole to its most likely component (k-means), the first of equals
+    mass, first, second : float64      (K,), (K, D), and (K, D, D) or (K, D); added to in place, never overwritten
+    Returns sum_n v_n l_n, in nats; below -1e299 where a row's distance overflowed.
+    """
+    total = 0.0
+    for rows in _chunks(X, means):
+        x = X[rows].astype(np.float64, copy=False)
+        v = np.ones(len(x)) if weights is None else weights[rows]
+        l_nk = log2_densities(x, means, P, log_constant)
+        top = l_nk.max(axis=1, keepdims=True)
+        if hard:
+            r = np.zeros_like(l_nk)
+            r[np.arange(len(x)), l_nk.argmax(axis=1)] = v
+            l_n = LN_2 * top[:, 0]
+        else:
+            e = np.exp2(l_nk - top)
+            sums = e.sum(axis=1, keepdims=True)
+            l_n = LN_2 * top[:, 0] + np.log(sums[:, 0])                 # (4)
+            r = v[:, None] * e / sums                                   # (5)
+        total += float(v @ l_n)
+        with np.errstate(over="ignore", invalid="ignore"):
+            d = x[:, None, :] - origin                                  # (N, K, D)
+            rd = r[:, :, None] * d
+            mass += r.sum(axis=0)                                       # (6)
+            first += rd.sum(axis=0)
+            second += np.einsum("nka,nkb->kab", rd, d) if second.ndim == 3 else (rd * d).sum(axis=0)
+    return total
+
+
+def evaluate(
+    *,
+    X: Floats,
+    means: Doubles,
+    P: Doubles,
+    log_constant: Doubles,
+    log_density: Doubles | None = None,
+    labels: Labels | None = None,
+    responsibilities: Doubles | None = None,
+) -> None:
+    """Fill whichever outputs are given, row by row: the E half alone.
+
+    X, means, P, log_constant       as in `sweep`
+    log_density : (N,) float64      l_n of eq. 4, nats
+    labels : (N,) int64             the most likely component, the first of equals
+    responsibilities : (N, K) float64    r_nk of eq. 5 with v_n = 1
+    """
+    for rows in _chunks(X, means):
+        l_nk = log2_densities(X[rows].astype(np.float64, copy=False), means, P, log_constant)
+        if labels is not None:
+            labels[rows] = l_nk.argmax(axis=1)
+        top = l_nk.max(axis=1, keepdims=True)
+        e = np.exp2(l_nk - top)
+        sums = e.sum(axis=1, keepdims=True)
+        if log_density is not None:
+            log_density[rows] = LN_2 * top[:, 0] + np.log(sums[:, 0])   # (4)
+        if responsibilities is not None:
+            responsibilities[rows] = e / sums                           # (5)
+
+
+def log2_densities(x: Doubles, means: Doubles, P: Doubles, log_constant: Doubles) -> Doubles:
+    """l_nk of eq. 3, (N, K), in units of log2."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        d = x[:, None, :] - means                                       # (1)  (N, K, D)
+        y = d * P if P.ndim == 2 else np.einsum("kab,nkb->nka", np.tril(P), d)      # (2)
+        l_nk = LOG2_E * (log_constant - 0.5 * np.square(y).sum(axis=2))             # (3)
+    return np.where(l_nk > LEAST, l_nk, LEAST)                          # NaN compares as false
+
+
+def _chunks(X: Floats, means: Doubles) -> list[slice]:
+    step = max(1, CHUNK // means.size)
+    return [slice(start, start + step) for start in range(0, len(X), step)]

@@ -1,0 +1,76 @@
+"""What a sweep brings home: sums over the rows, which add.
+
+    sweep(A) + sweep(B) == sweep(A and B together)
+
+is the one line that threads, blocks of a file and partitions on other machines rest on. Sums are taken about an origin
+near the component's mean, never about zero, so that no two large squares are subtracted later.
+
+Layer 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emfuse._typing import Doubles
+
+
+@dataclass
+class SufficientStatistics:
+    """Sums over rows under fixed parameters (equation 6 of `emfuse.reference`); always float64.
+
+    origin : (K, D)                  the points that `first` and `second` are taken about, data units
+    mass : (K,)                      sum of responsibilities, in units of row weight
+    first : (K, D)                   sum of r (x - origin)
+    second : (K, D) or (K, D, D)     sum of r (x - origin)^2, or of r (x - origin)(x - origin)'
+    log_likelihood : float           sum of v log density, nats
+    weight : float                   sum of row weights v
+    """
+
+    origin: Doubles
+    mass: Doubles
+    first: Doubles
+    second: Doubles
+    log_likelihood: float = 0.0
+    weight: float = 0.0
+
+    @classmethod
+    def zeros(cls, origin: Doubles, form: str) -> SufficientStatistics:
+        """Return the statistics of no rows, about `origin` (K, D); `form` is "diag" or "full"."""
+        K, D = origin.shape
+        return cls(origin, np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D) if form == "full" else (K, D)))
+
+    def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
+        """Return the statistics of both sets of rows. Raises ValueError where the origins differ."""
+        total = SufficientStatistics(
+            self.origin, self.mass.copy(), self.first.copy(), self.second.copy(), self.log_likelihood, self.weight
+        )
+        total += other
+        return total
+
+    def __iadd__(self, other: SufficientStatistics) -> SufficientStatistics:
+        if self.origin is not other.origin and not np.array_equal(self.origin, other.origin):
+            raise ValueError("statistics can be added only when they are taken about the same origin; move one with `about`")
+        self.mass += other.mass
+        self.first += other.first
+        self.second += other.second
+        self.log_likelihood += other.log_likelihood
+        self.weight += other.weight
+        return self
+
+    def about(self, origin: Doubles) -> SufficientStatistics:
+        """Return the same statistics about another origin (K, D).
+
+        Loses digits in `second` where the move is large beside the spread; a new sweep about that origin loses none.
+        """
+        t = np.asarray(origin, dtype=np.float64) - self.origin
+        mass = self.mass[:, None]
+        first = self.first - mass * t
+        if self.second.ndim == 2:
+            second = self.second - 2.0 * t * self.first + mass * t * t
+        else:
+            cross = t[:, :, None] * self.first[:, None, :]
+            second = self.second - cross - np.swapaxes(cross, 1, 2) + (mass * t)[:, :, None] * t[:, None, :]
+        return SufficientStatistics(self.origin + t, self.mass.copy(), first, second, self.log_likelihood, self.weight)

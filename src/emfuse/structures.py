@@ -1,0 +1,323 @@
+"""What a covariance may be: one class a structure, one contract.
+
+A structure knows the shape of its covariance array, how to estimate it from per-component scatters, how to factor it for
+the sweep, and how many free parameters it has. The sweep knows only the structure's `form`: "diag" (P is a vector) or
+"full" (P is a triangle). Names are scikit-learn's; mclust's (VVV, EEE, VVI, VII; V and E in one dimension) are understood too.
+
+Factors come from the covariance's Cholesky decomposition, never from an inverse, so that a component with condition
+number 1e9 keeps ten digits of its log density.
+
+Layer 0.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from emfuse._typing import Doubles
+
+# Below this share of a feature's variance left over by the features before it, the decomposition is refined: plain
+# double precision has then lost log10(1 / share) of its 16 digits.
+REFINE_BELOW = 1e-3
+EPS = float(np.finfo(np.float64).eps)
+
+
+class NotPositiveDefinite(ValueError):
+    """A covariance that has no Cholesky decomposition.
+
+    component : int or None    which; None where all components share it
+    feature : int              the first feature whose variance, given those before it, is not above 0
+    variance : float           that variance, data units squared
+    """
+
+    def __init__(self, component: int | None, feature: int, variance: float):
+        self.component, self.feature, self.variance = component, feature, variance
+        which = "the shared covariance" if component is None else f"the covariance of component {component}"
+        super().__init__(
+            f"{which} is not positive definite: feature {feature} has variance {variance:.6g} given the features before it, "
+            "and must have more than 0"
+        )
+
+
+class Structure(ABC):
+    """A covariance structure. Scatters are (K, D, D) for the form "full", (K, D) for "diag"; K components, D features."""
+
+    name: ClassVar[str]
+    form: ClassVar[str]
+    shared: ClassVar[bool] = False  # one covariance for all components
+
+    @abstractmethod
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """Return the shape of the covariance array."""
+
+    @abstractmethod
+    def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
+        """Return the covariances that maximise the likelihood (equation 8).
+
+        scatter : sums of r (x - mean)(x - mean)' (or its diagonal) for each component
+        mass : (K,)    sum of responsibilities
+        """
+
+    @abstractmethod
+    def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
+        """Return the covariances with `value` (data units squared) added to every variance."""
+
+    @abstractmethod
+    def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
+        """Return P, (K, D, D) or (K, D), with P' P = inverse covariance, and log det P, (K,). Raises NotPositiveDefinite."""
+
+    @abstractmethod
+    def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """Return the covariance matrices, (K, D, D)."""
+
+    @abstractmethod
+    def variances(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """Return the variance of each feature in each component, (K, D)."""
+
+    @abstractmethod
+    def free_parameters(self, K: int, D: int) -> int:
+        """Return the number of free parameters in the covariances alone."""
+
+
+class Full(Structure):
+    """Each component has its own covariance matrix (mclust: VVV)."""
+
+    name, form = "full", "full"
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(K, D, D)."""
+        return (K, D, D)
+
+    def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
+        """S_k / mass_k."""
+        return scatter / mass[:, None, None]
+
+    def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
+        """Add to each matrix's diagonal."""
+        return covariances + value * np.eye(covariances.shape[-1])
+
+    def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
+        """P_k is the inverse of the Cholesky factor of covariance k."""
+        return _factor_matrices(covariances)
+
+    def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """They are matrices already."""
+        return covariances
+
+    def variances(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """The diagonals."""
+        return np.diagonal(covariances, axis1=1, axis2=2)
+
+    def free_parameters(self, K: int, D: int) -> int:
+        """K D (D + 1) / 2."""
+        return K * D * (D + 1) // 2
+
+
+class Tied(Structure):
+    """All components share one covariance matrix (mclust: EEE)."""
+
+    name, form, shared = "tied", "full", True
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(D, D)."""
+        return (D, D)
+
+    def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
+        """The sum of all scatters over the sum of all masses."""
+        return np.asarray(scatter.sum(axis=0) / mass.sum())
+
+    def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
+        """Add to the matrix's diagonal."""
+        return covariances + value * np.eye(covariances.shape[-1])
+
+    def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
+        """One P for all components."""
+        try:
+            P, log_det = _factor_matrices(covariances[None])
+        except NotPositiveDefinite as error:
+            raise NotPositiveDefinite(None, error.feature, error.variance) from None
+        return np.repeat(P, K, axis=0), np.repeat(log_det, K)
+
+    def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """The one matrix, K times."""
+        return np.broadcast_to(covariances, (K, D, D))
+
+    def variances(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """The one diagonal, K times."""
+        return np.broadcast_to(np.diagonal(covariances), (K, D))
+
+    def free_parameters(self, K: int, D: int) -> int:
+        """D (D + 1) / 2."""
+        return D * (D + 1) // 2
+
+
+class Diagonal(Structure):
+    """Each component has its own variance for each feature (mclust: VVI)."""
+
+    name, form = "diag", "diag"
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(K, D)."""
+        return (K, D)
+
+    def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
+        """S_kd / mass_k."""
+        return scatter / mass[:, None]
+
+    def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
+        """Add to each variance."""
+        return covariances + value
+
+    def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
+        """P_kd is 1 / standard deviation."""
+        return _factor_variances(covariances)
+
+    def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """Variances on the diagonal, 0 beside it."""
+        return covariances[:, :, None] * np.eye(D)
+
+    def variances(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """They are variances already."""
+        return covariances
+
+    def free_parameters(self, K: int, D: int) -> int:
+        """K D."""
+        return K * D
+
+
+class Spherical(Structure):
+    """Each component has one variance for all features (mclust: VII)."""
+
+    name, form = "spherical", "diag"
+
+    def shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(K,)."""
+        return (K,)
+
+    def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
+        """The mean over features of S_kd / mass_k."""
+        return np.asarray(scatter.mean(axis=1) / mass)
+
+    def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
+        """Add to each variance."""
+        return covariances + value
+
+    def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
+        """P_kd is 1 / standard deviation, the same for all d."""
+        P, log_det = _factor_variances(covariances[:, None])
+        return np.repeat(P, D, axis=1), D * log_det
+
+    def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """Multiples of the identity."""
+        return covariances[:, None, None] * np.eye(D)
+
+    def variances(self, covariances: Doubles, K: int, D: int) -> Doubles:
+        """The one variance, D times."""
+        return np.broadcast_to(covariances[:, None], (K, D))
+
+    def free_parameters(self, K: int, D: int) -> int:
+        """K."""
+        return K
+
+
+STRUCTURES: dict[str, Structure] = {s.name: s for s in (Full(), Tied(), Diagonal(), Spherical())}
+ALIASES = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "V": "full", "E": "tied"}
+
+
+def structure_named(name: str | Structure) -> Structure:
+    """Return the structure of that name. Raises ValueError that lists the names there are."""
+    if isinstance(name, Structure):
+        return name
+    found = STRUCTURES.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+    if found is None:
+        raise ValueError(f"structure must be one of {', '.join(map(repr, STRUCTURES))} (or {', '.join(ALIASES)}), got {name!r}")
+    return found
+
+
+def _factor_variances(variances: Doubles) -> tuple[Doubles, Doubles]:
+    bad = ~(variances > 0.0)
+    if bad.any():
+        k, d = (int(i) for i in np.argwhere(bad)[0])
+        raise NotPositiveDefinite(k, d, float(variances[k, d]))
+    P = 1.0 / np.sqrt(variances)
+    return P, np.log(P).sum(axis=1)
+
+
+def _factor_matrices(covariances: Doubles) -> tuple[Doubles, Doubles]:
+    from scipy.linalg.lapack import dtrtri
+
+    if covariances.shape[-1] == 1:
+        P, log_det = _factor_variances(covariances[:, :, 0])
+        return P[:, :, None], log_det
+    L = _cholesky(covariances)
+    P = np.empty_like(L)
+    for k, triangle in enumerate(L):
+        P[k] = dtrtri(triangle, lower=1)[0]
+    return P, -np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1)
+
+
+def _cholesky(covariances: Doubles) -> Doubles:
+    """Lower L with L L' = covariance, (K, D, D), right to about eps times its own size whatever the condition number.
+
+    Variances are scaled to 1 first, by powers of two, so that the scale of the data does not matter (entries of 1e-300
+    are squared on the way). Raises NotPositiveDefinite where a feature has no variance beyond rounding.
+    """
+    D = covariances.shape[-1]
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    if not np.all(variances > 0.0):
+        k, d = (int(i) for i in np.argwhere(~(variances > 0.0))[0])
+        raise NotPositiveDefinite(k, d, float(variances[k, d]))
+    scale = np.exp2(np.round(0.5 * np.log2(variances)))
+    scaled = covariances / scale[:, :, None] / scale[:, None, :]
+    try:
+        L = np.linalg.cholesky(scaled)
+    except np.linalg.LinAlgError:
+        _blame(scaled, variances)
+        raise
+    left_over = np.square(np.diagonal(L, axis1=1, axis2=2)) / np.diagonal(scaled, axis1=1, axis2=2)
+    if left_over.min() <= 2.0 * D * EPS:
+        k, d = (int(i) for i in np.argwhere(left_over <= 2.0 * D * EPS)[0])
+        raise NotPositiveDefinite(k, d, float(left_over[k, d] * variances[k, d]))
+    for j in np.flatnonzero(left_over.min(axis=1) < REFINE_BELOW):
+        L[j] = _refined(scaled[j], L[j])
+    return np.asarray(L * scale[:, :, None])
+
+
+def _blame(scaled: Doubles, variances: Doubles) -> None:
+    """Raise NotPositiveDefinite for the first matrix that has no Cholesky decomposition, naming the feature."""
+    from scipy.linalg.lapack import dpotrf
+
+    for k, matrix in enumerate(scaled):
+        L, failed_at = dpotrf(matrix, lower=1)
+        if failed_at > 0:
+            d = int(failed_at) - 1
+            left = float(scaled[k, d, d] - np.square(L[d, :d]).sum())
+            raise NotPositiveDefinite(k, d, left * float(variances[k, d] / scaled[k, d, d]))
+
+
+def _refined(A: Doubles, L: Doubles) -> Doubles:
+    """One Newton step from a Cholesky factor: L (I + E), E the lower half of L^-1 (A - L L') L^-T, diagonal halved.
+
+    The residual is taken to about twice double precision: L is split into slices of 20 bits, whose products are exact in
+    double (Ozaki, Ogita, Oishi & Rump 2012, "Error-free transformations of matrix multiplication").
+    """
+    from scipy.linalg import solve_triangular
+
+    row_size = np.exp2(np.ceil(np.log2(np.abs(L).max(axis=1, keepdims=True))))
+    slices, rest = [], L
+    for cut in (2.0**33, 2.0**13):  # adding 1.5 x this x the row's size leaves 20, then 40 bits below that size
+        top = (rest + 1.5 * cut * row_size) - 1.5 * cut * row_size
+        slices.append(top)
+        rest = rest - top
+    high, middle = slices
+    residual = A - high @ high.T
+    cross = high @ middle.T
+    residual = (residual - cross) - cross.T
+    small = high @ rest.T
+    residual = residual - (middle @ middle.T + small + small.T + middle @ rest.T + rest @ middle.T)
+    E = solve_triangular(L, solve_triangular(L, residual, lower=True).T, lower=True)
+    E = np.tril(E, -1) + np.diag(0.5 * np.diagonal(E))
+    return np.asarray(L + L @ E)
