@@ -1,0 +1,328 @@
+"""Where the data is: things that can be swept.
+
+An engine has `n_features`, `weight`, `sweep(factors)` and `evaluate(factors)`. `InMemory` holds one array and sweeps it with
+Python threads over a build that releases the GIL: a thread is just a partition, since statistics add.
+
+The rows are cut into groups by the shape of the data alone, and group sums are added in the order of the rows, so how many
+threads ran cannot be seen in the result, not even in its last bit.
+
+Layer 2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emfuse import kernels
+from emfuse._typing import AnyArray, Doubles, Floats, Labels
+from emfuse.parameters import Factors
+from emfuse.statistics import SufficientStatistics
+
+VARIABLE = "EMFUSE_NUM_THREADS"
+OVERFLOWED = -1e290  # a log-likelihood below this means that some row's squared distance overflowed
+MOST_GROUPS = 256
+GROUP_WORK = 1 << 20  # multiply-adds in a group at least, about 0.1 to 1 ms: far more than handing it to a thread costs
+CHECKED_AT_ONCE = 1 << 18  # numbers looked at together for NaN and infinity
+
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Data that can be swept."""
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+
+    @property
+    def weight(self) -> float:
+        """Sum of the row weights."""
+
+    def sweep(self, factors: Factors, *, origin: Doubles | None = None, hard: bool = False) -> SufficientStatistics:
+        """Walk once over the rows under fixed parameters."""
+
+
+@dataclass
+class Evaluation:
+    """What `InMemory.evaluate` was asked for; the rest is None.
+
+    log_density : (N,)            nats
+    labels : (N,) int64           the most likely component, the first of equals
+    responsibilities : (N, K)     rows sum to 1
+    """
+
+    log_density: Floats | None = None
+    labels: Labels | None = None
+    responsibilities: Floats | None = None
+
+
+class InMemory:
+    """Rows in one array, with their weights.
+
+    Parameters
+    ----------
+    X : (N, D) array-like of real numbers    data units; 1-D is taken as one feature. float32 and float64 are used as they
+        are, in any memory order; other types are converted to float64 once.
+    sample_weight : (N,) or None             at least 0 and not all 0
+    n_threads : int or None                  None: EMFUSE_NUM_THREADS, or else the cores that this process may use
+    trusted : bool                           the caller has looked for NaN and infinity already
+
+    Raises TypeError and ValueError that name the argument, the value and its place.
+    """
+
+    def __init__(
+        self, X: ArrayLike, sample_weight: ArrayLike | None = None, *, n_threads: int | None = None, trusted: bool = False
+    ):
+        self.X = as_rows(X, trusted=trusted)
+        self.sample_weight = as_weights(sample_weight, len(self.X))
+        self.n_threads = thread_count(n_threads)
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return int(self.X.shape[1])
+
+    @property
+    def weight(self) -> float:
+        """Sum of the row weights: the number of rows where they weigh 1."""
+        return float(len(self.X)) if self.sample_weight is None else float(self.sample_weight.sum())
+
+    def sweep(self, factors: Factors, *, origin: Doubles | None = None, hard: bool = False) -> SufficientStatistics:
+        """Walk once over the rows under fixed parameters.
+
+        origin : (K, D)    what sums are taken about; None: the means
+        hard : bool        each row whole to its most likely component
+
+        Raises ValueError where a row lies so far away that its log density overflows, naming the row.
+        """
+        self._check_features(factors)
+        build = kernels.load()
+        origin = factors.means if origin is None else np.ascontiguousarray(origin)
+
+        def sweep_group(rows: slice) -> SufficientStatistics:
+            part = SufficientStatistics.zeros(origin, factors.form)
+            v = None if self.sample_weight is None else self.sample_weight[rows]
+            X = self.X[rows]
+            part.log_likelihood = build.sweep(
+                X=X,
+                weights=v,
+                means=factors.means,
+                P=factors.P,
+                log_constant=factors.log_constant,
+                origin=origin,
+                hard=hard,
+                mass=part.mass,
+                first=part.first,
+                second=part.second,
+            )
+            part.weight = float(len(X)) if v is None else float(v.sum())
+            return part
+
+        parts = self._run(sweep_group, factors)
+        total = next(parts, None)
+        if total is None:
+            return SufficientStatistics.zeros(origin, factors.form)
+        for part in parts:
+            total += part
+        if not total.log_likelihood > OVERFLOWED:
+            self._report_far_row(factors)
+        return total
+
+    def evaluate(
+        self,
+        factors: Factors,
+        *,
+        log_density: bool = False,
+        labels: bool = False,
+        responsibilities: bool = False,
+        dtype: Any = np.float64,
+    ) -> Evaluation:
+        """Compute, row by row, what is asked for; `dtype` is that of log densities and responsibilities."""
+        self._check_features(factors)
+        build = kernels.load()
+        N, K = len(self.X), len(factors.means)
+        out = Evaluation(
+            np.empty(N, dtype) if log_density else None,
+            np.empty(N, np.int64) if labels else None,
+            np.empty((N, K), dtype) if responsibilities else None,
+        )
+
+        def evaluate_group(rows: slice) -> None:
+            wanted: dict[str, AnyArray] = {}
+            for name in ("log_density", "labels", "responsibilities"):
+                if (array := getattr(out, name)) is not None:
+                    part = array[rows]
+                    wanted[name] = part if part.dtype in (np.float64, np.int64) else np.empty(part.shape)
+            build.evaluate(X=self.X[rows], means=factors.means, P=factors.P, log_constant=factors.log_constant, **wanted)
+            for name, made in wanted.items():
+                getattr(out, name)[rows] = made
+
+        for _ in self._run(evaluate_group, factors):
+            pass
+        return out
+
+    def _run(self, work: Callable[[slice], Result], factors: Factors) -> Iterator[Result]:
+        """Yield `work(rows)` for each group of rows, in order; no more results wait than there are threads."""
+        groups = cut(len(self.X), factors)
+        if self.n_threads == 1 or len(groups) == 1:
+            yield from map(work, groups)
+            return
+        pool = _pool(self.n_threads)
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for rows in groups:
+                if len(waiting) == 2 * self.n_threads:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(work, rows))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # an error or Ctrl-C: nothing of this sweep goes on behind the caller's back
+            for future in waiting:
+                future.cancel()
+            for future in waiting:
+                if not future.cancelled():
+                    future.exception()
+
+    def _check_features(self, factors: Factors) -> None:
+        if factors.means.shape[1] != self.n_features:
+            raise ValueError(f"X has {self.n_features} features, but the mixture has {factors.means.shape[1]}")
+
+    def _report_far_row(self, factors: Factors) -> None:
+        density = self.evaluate(factors, log_density=True).log_density
+        assert density is not None
+        if self.sample_weight is not None:
+            density = np.where(self.sample_weight > 0, density, 0.0)
+        row = int(density.argmin())
+        raise ValueError(
+            f"row {row} of X ({_short(self.X[row])}) lies so many standard deviations from every component that its log density "
+            "overflows; it must be below about 1e145 of them. Remove the row, or start from wider covariances."
+        )
+
+
+def evaluate(X: ArrayLike, factors: Factors, *, n_threads: int | None = None, **want: Any) -> Evaluation:
+    """Evaluate a mixture on rows: see `InMemory` for X and `InMemory.evaluate` for what may be wanted."""
+    return InMemory(X, n_threads=n_threads).evaluate(factors, **want)
+
+
+def as_rows(X: ArrayLike, *, trusted: bool = False) -> Floats:
+    """Return X as a 2-D, native, aligned array of float32 or float64, without a copy where it is one already."""
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise TypeError("X is a sparse matrix, and emfuse needs a dense array: pass X.toarray()")
+    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
+        raise ValueError("X is a masked array with masked values; fill or drop them")
+    array = np.asarray(X)
+    if array.dtype.kind == "O":
+        array = _from_objects(array)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"X must be real numbers, got an array of {array.dtype}")
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ValueError(f"X must be 2-D, rows x features (or 1-D, for one feature), got shape {array.shape}")
+    if 0 in array.shape:
+        raise ValueError(f"X must have at least one row and one feature, got shape {array.shape}")
+    if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative or not array.flags.aligned:
+        array = array.astype(np.float32 if array.dtype.newbyteorder("=") == np.float32 else np.float64)
+    if any(step % array.itemsize for step in array.strides):
+        array = np.ascontiguousarray(array)
+    if not trusted:
+        _check_finite(array)
+    return array
+
+
+def as_weights(sample_weight: ArrayLike | None, N: int) -> Doubles | None:
+    """Return the weights of N rows as float64, or None."""
+    if sample_weight is None:
+        return None
+    v = np.asarray(sample_weight)
+    if v.dtype.kind == "O":
+        v = _from_objects(v, "sample_weight")
+    if v.dtype.kind not in "buif":
+        raise TypeError(f"sample_weight must be real numbers, got an array of {v.dtype}")
+    v = np.ascontiguousarray(v, dtype=np.float64)
+    if v.shape != (N,):
+        raise ValueError(f"sample_weight must have shape ({N},), one number a row of X, got {v.shape}")
+    bad = ~(np.isfinite(v) & (v >= 0.0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"sample_weight must be finite and at least 0, got {v[row]} for row {row}")
+    if not v.any():
+        raise ValueError("sample_weight must be above 0 for some row, got 0 for every one")
+    return v
+
+
+def _from_objects(array: AnyArray, name: str = "X") -> Doubles:
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be real numbers, got objects that are not: {error}") from None
+
+
+def _check_finite(X: Floats) -> None:
+    step = max(1, CHECKED_AT_ONCE // X.shape[1])
+    for start in range(0, len(X), step):
+        part = X[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            fine = np.isfinite(part.sum())  # a sum is quicker than a look at each, and finite only where they all are
+        if not fine and not np.isfinite(part).all():
+            row, feature = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+            raise ValueError(
+                f"X must be finite, got {part[row, feature]} (NaN or infinity) in row {start + row}, feature {feature}; "
+                "drop the row or fill the value in"
+            )
+
+
+def cut(N: int, factors: Factors) -> list[slice]:
+    """Cut N rows into groups, by the shape of the data alone."""
+    K, D = factors.means.shape
+    work_of_a_row = K * (D * (D + 1) if factors.form == "full" else 6 * D) + 16 * K
+    size = max(1, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
+    size = -(-size // 32) * 32
+    return [slice(start, min(start + size, N)) for start in range(0, N, size)]
+
+
+def thread_count(wanted: int | None = None) -> int:
+    """Return how many threads to use: `wanted`, or EMFUSE_NUM_THREADS, or the cores that this process may use."""
+    if wanted is None:
+        given = os.environ.get(VARIABLE)
+        if given is None:
+            return _available_cores()
+        if not given.isdigit() or int(given) < 1:
+            raise ValueError(f"environment variable {VARIABLE} must be a whole number of at least 1, got {given!r}")
+        return int(given)
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
+        raise ValueError(f"n_threads must be a whole number of at least 1, or None, got {wanted!r}")
+    return int(wanted)
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Return the pool of that many threads; it is made once, and forgotten in a forked child, whose threads are gone."""
+    if n_threads not in _pools:
+        _pools[n_threads] = ThreadPoolExecutor(n_threads, thread_name_prefix="emfuse")
+    return _pools[n_threads]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)
+
+
+def _short(row: Floats) -> str:
+    shown = ", ".join(f"{value:.6g}" for value in row[:4])
+    return shown + ", ..." * (len(row) > 4)
