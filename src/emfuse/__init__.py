@@ -1,0 +1,58 @@
+"""emfuse: Gaussian mixtures by expectation-maximisation, in one fused, compiled pass over the data.
+
+    fit = emfuse.fit(X, 3)                       # what we recommend
+    fit = emfuse.em(X, start, stop=20)           # from an explicit start
+    emfuse.GaussianMixture(3).fit(X)             # scikit-learn's drop-in
+
+`GaussianMixture` imports scikit-learn and `plots` matplotlib when they are first asked for, not before.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+from emfuse import engines, initialise, kernels, stopping
+from emfuse.em import Fit, History, NotConverged, Progress, em, fit
+from emfuse.engines import InMemory
+from emfuse.initialise import from_labels, from_responsibilities
+from emfuse.maximise import CollapsedComponent, maximise
+from emfuse.parameters import Parameters
+from emfuse.statistics import SufficientStatistics
+from emfuse.structures import NotPositiveDefinite
+
+if TYPE_CHECKING:
+    from emfuse import plots
+    from emfuse.estimator import GaussianMixture
+
+__all__ = [
+    "CollapsedComponent",
+    "Fit",
+    "GaussianMixture",
+    "History",
+    "InMemory",
+    "NotConverged",
+    "NotPositiveDefinite",
+    "Parameters",
+    "Progress",
+    "SufficientStatistics",
+    "em",
+    "engines",
+    "fit",
+    "from_labels",
+    "from_responsibilities",
+    "initialise",
+    "kernels",
+    "maximise",
+    "plots",
+    "stopping",
+]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "GaussianMixture":
+        return importlib.import_module("emfuse.estimator").GaussianMixture
+    if name == "plots":
+        return importlib.import_module("emfuse.plots")
+    raise AttributeError(f"module 'emfuse' has no attribute {name!r}")

@@ -1,0 +1,342 @@
+"""The loop: sweep, maximise, ask the rule; and what comes back, a `Fit`.
+
+Layer 3.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emfuse import engines, initialise, stopping
+from emfuse._typing import Doubles, Floats, Labels, RandomState
+from emfuse.engines import Engine, InMemory
+from emfuse.maximise import estimate, require_density
+from emfuse.parameters import Parameters
+from emfuse.statistics import SufficientStatistics
+from emfuse.stopping import Limit, Rule, Trace
+from emfuse.structures import structure_named
+
+# A mean that moved by more than this many standard deviations, squared, costs a second sweep about the new mean, so that
+# equation 8 never loses more than four of the sixteen digits.
+RECENTRE_ABOVE = 1e4
+
+
+class NotConverged(UserWarning):
+    """A fit ended at a limit and not at a maximum."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a fit after a sweep.
+
+    sweep : int                 which entry of the trace this is; 0 is the start
+    parameters : Parameters     what was swept
+    log_likelihood : float      of exactly those parameters, total, nats
+    gain : float                over the sweep before, nats; nan for the first
+    seconds : float             since the fit began
+    """
+
+    sweep: int
+    parameters: Parameters
+    log_likelihood: float
+    gain: float
+    seconds: float
+
+
+class History(list[Progress]):
+    """One `Progress` a sweep; prints as a table of weights, means, standard deviations and log-likelihood."""
+
+    def __str__(self) -> str:
+        if not self:
+            return "no sweeps were kept"
+        K, D = self[0].parameters.means.shape
+        names = [f"pi{k + 1}" for k in range(K)]
+        for letter in ("mu", "sd"):
+            names += [f"{letter}{k + 1}" + (f"[{d}]" if D > 1 else "") for k in range(K) for d in range(D)]
+        rows = []
+        for step in self:
+            p = step.parameters
+            rows.append(
+                [f"{value:.6g}" for value in (*p.weights, *p.means.ravel(), *p.sds.ravel())] + [f"{step.log_likelihood:.6f}"]
+            )
+        head = ["sweep", *names, "log-likelihood"]
+        table = [head] + [[str(step.sweep), *row] for step, row in zip(self, rows, strict=True)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted mixture and how it was reached.
+
+    parameters : Parameters
+    statistics : SufficientStatistics    the sums of the last sweep, under `parameters`
+    trace : (T,) float64                 total log-likelihood after each sweep, nats; [0] is the start's, [-1] `parameters`'
+    history : History or None            a record for each entry of the trace, where asked for
+    reason : str                         why it stopped, in a sentence
+    converged : bool                     whether that reason is convergence, not a limit
+    sweeps : int                         walks over the data, all counted
+    seconds : float
+    """
+
+    parameters: Parameters
+    statistics: SufficientStatistics = field(repr=False)
+    trace: Doubles = field(repr=False)
+    history: History | None = field(repr=False)
+    reason: str
+    converged: bool
+    sweeps: int
+    seconds: float
+    n_threads: int | None = field(default=None, repr=False)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Total log-likelihood of exactly `parameters`, nats."""
+        return float(self.trace[-1])
+
+    @property
+    def free_parameters(self) -> int:
+        """Number of free parameters."""
+        return self.parameters.free_parameters
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, 2 p - 2 log L; smaller is better."""
+        return 2.0 * self.free_parameters - 2.0 * self.log_likelihood
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, p log n - 2 log L with n the sum of row weights; smaller is better."""
+        return self.free_parameters * float(np.log(self.statistics.weight)) - 2.0 * self.log_likelihood
+
+    def predict(self, X: ArrayLike) -> Labels:
+        """Return the most likely component of each row, (N,) int64."""
+        return cast(Labels, self._evaluate(X, labels=True).labels)
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Return the responsibilities, (N, K); rows sum to 1."""
+        return cast(Floats, self._evaluate(X, responsibilities=True).responsibilities)
+
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """Return the log density of each row, (N,), nats."""
+        return cast(Floats, self._evaluate(X, log_density=True).log_density)
+
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Doubles, Labels]:
+        """Draw rows and their components: see `Parameters.sample`."""
+        return self.parameters.sample(n_samples, random_state)
+
+    def _evaluate(self, X: ArrayLike, **want: bool) -> engines.Evaluation:
+        return engines.evaluate(X, self.parameters.factors, n_threads=self.n_threads, **want)
+
+    def __str__(self) -> str:
+        state = "converged" if self.converged else "stopped before convergence"
+        return (
+            f"{self.parameters!r}\n"
+            f"log-likelihood {self.log_likelihood:.6f}, {self.free_parameters} free parameters, "
+            f"AIC {self.aic:.4f}, BIC {self.bic:.4f}\n"
+            f"{state} after {self.sweeps} sweeps, {self.seconds:.3g} s: {self.reason}"
+        )
+
+
+def em(
+    data: ArrayLike | Engine,
+    start: Parameters,
+    *,
+    stop: Rule | int,
+    reg_covar: float = 0.0,
+    acceleration: None = None,
+    history: bool = False,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+    callback: Callable[[Progress], object] | None = None,
+    verbose: bool = False,
+    spare_mass: float = 0.0,
+) -> Fit:
+    """Fit a mixture by expectation-maximisation from an explicit start.
+
+    Parameters
+    ----------
+    data : (N, D) array-like or an engine    rows, data units; 1-D is taken as one feature
+    start : Parameters
+    stop : rule or int       when to stop (`emfuse.stopping`); an integer runs exactly that many M steps
+    reg_covar : float        added to every variance at every M step, data units squared
+    acceleration : None      plain EM, the only kind yet
+    history : bool           keep every sweep's parameters
+    sample_weight : (N,)     row weights, at least 0; weight two is the row twice
+    n_threads : int          None: all cores this process may use; the result is the same to the last bit
+    callback : callable      called after each sweep with a `Progress`; a true answer stops, a string is then the reason
+    verbose : bool           show progress on stderr (with tqdm where it is installed)
+    spare_mass : float       added to every component's mass before dividing by it (scikit-learn adds 10 eps)
+
+    Raises
+    ------
+    CollapsedComponent    a covariance is no longer positive definite; also a ValueError
+    ValueError, TypeError    unusable arguments, or a row so far away that its log density overflows
+    """
+    if acceleration is not None:
+        raise ValueError(f"acceleration must be None (plain EM), got {acceleration!r}")
+    if not isinstance(start, Parameters):
+        raise TypeError(f"start must be emfuse.Parameters, got {type(start).__name__}; `emfuse.fit` finds a start by itself")
+    if not 0.0 <= reg_covar < np.inf:
+        raise ValueError(f"reg_covar must be finite and at least 0, got {reg_covar!r}")
+    rule = stopping.as_rule(stop)
+    engine = _engine(data, sample_weight, n_threads)
+    structure = structure_named(start.structure)
+    parameters = start
+    trace = Trace(weight=engine.weight, parameters=start)
+    kept = History()
+    show = _Display(verbose)
+    sweeps = 1
+    statistics = engine.sweep(parameters.factors)
+    try:
+        while True:
+            trace.append(statistics.log_likelihood)
+            seconds = time.monotonic() - trace.started
+            gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
+            progress = Progress(len(trace) - 1, parameters, trace[-1], gain, seconds)
+            if history:
+                kept.append(progress)
+            show(progress)
+            answer = callback(progress) if callback is not None else None
+            reason = rule(trace)
+            if answer and not reason:
+                reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
+            if reason:
+                break
+            proposal = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+            if _moved_far(statistics, proposal):
+                statistics = engine.sweep(parameters.factors, origin=proposal.means)
+                sweeps += 1
+                proposal = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+            require_density(proposal, statistics, reg_covar)
+            trace.previous, trace.parameters = parameters, proposal
+            parameters = proposal
+            statistics = engine.sweep(parameters.factors)
+            sweeps += 1
+    finally:
+        show.close()
+    return Fit(
+        parameters=parameters,
+        statistics=statistics,
+        trace=np.array(trace),
+        history=kept if history else None,
+        reason=str(reason),
+        converged=not isinstance(reason, Limit),
+        sweeps=sweeps,
+        seconds=time.monotonic() - trace.started,
+        n_threads=n_threads,
+    )
+
+
+def fit(
+    X: ArrayLike,
+    n_components: int,
+    *,
+    structure: str = "full",
+    sample_weight: ArrayLike | None = None,
+    random_state: RandomState = None,
+    init: str | Parameters = "kmeans",
+    n_init: int = 1,
+    stop: Rule | int | None = None,
+    reg_covar: float = 0.0,
+    history: bool = False,
+    n_threads: int | None = None,
+    callback: Callable[[Progress], object] | None = None,
+    verbose: bool = False,
+) -> Fit:
+    """Fit a mixture: a start, then EM to a tight stop. The one-liner that we recommend.
+
+    Parameters
+    ----------
+    X : (N, D) array-like    rows, data units; 1-D is taken as one feature
+    n_components : int       K
+    structure : str          "full", "tied", "diag" or "spherical"
+    sample_weight : (N,)     row weights, at least 0
+    random_state : int, Generator, RandomState or None    seeds the start; None is the same start every time
+    init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise`), or a start of your own
+    n_init : int             how many starts; the fit with the highest log-likelihood is kept
+    stop : rule or int       default: a sweep gains less than 1e-8 nats a row, or 10,000 sweeps
+    reg_covar, history, n_threads, callback, verbose    as in `em`
+
+    Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
+    """
+    engine = _engine(X, sample_weight, n_threads)
+    K = initialise.checked_components(n_components, len(engine.X))
+    if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
+        raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
+    generator = initialise.generator(random_state)
+    rule = stopping.first_of(stopping.GainBelow(1e-8, per_row=True), stopping.SweepLimit(10_000)) if stop is None else stop
+    best: Fit | None = None
+    for _ in range(1 if isinstance(init, Parameters) else n_init):
+        start = init if isinstance(init, Parameters) else initialise.start(engine, K, structure, init, generator)
+        made = em(
+            engine,
+            start,
+            stop=rule,
+            reg_covar=reg_covar,
+            history=history,
+            n_threads=n_threads,
+            callback=callback,
+            verbose=verbose,
+        )
+        if best is None or made.log_likelihood > best.log_likelihood:
+            best = made
+    assert best is not None
+    if stop is None and not best.converged:
+        warnings.warn(
+            f"the fit did not converge: {best.reason}. Ask for fewer components, or give a `stop` of your own.",
+            NotConverged,
+            stacklevel=2,
+        )
+    return best
+
+
+def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:
+    if not hasattr(data, "sweep"):
+        return InMemory(data, sample_weight, n_threads=n_threads)
+    if sample_weight is not None:
+        raise ValueError("sample_weight must be given to the engine, not beside it")
+    return data
+
+
+def _moved_far(statistics: SufficientStatistics, proposal: Parameters) -> bool:
+    """Whether some mean moved so far from the sweep's origin that equation 8 cancels."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        move = np.square(proposal.means - statistics.origin)
+        return bool((move > RECENTRE_ABOVE * proposal.variances).any())
+
+
+class _Display:
+    """Progress on stderr: tqdm's bar where it is installed, else a line a second."""
+
+    def __init__(self, wanted: bool):
+        self.bar: Any = None
+        self.wanted, self.last = wanted, -1.0
+        if wanted:
+            try:
+                from tqdm.auto import tqdm
+
+                self.bar = tqdm(desc="EM", unit=" sweeps")
+            except ImportError:
+                pass
+
+    def __call__(self, progress: Progress) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(log_likelihood=f"{progress.log_likelihood:.6f}", gain=f"{progress.gain:.2e}", refresh=False)
+            self.bar.update()
+        elif self.wanted and progress.seconds - self.last >= 1.0:
+            self.last = progress.seconds
+            line = f"EM: sweep {progress.sweep}, log-likelihood {progress.log_likelihood:.6f}, gain {progress.gain:.3g}"
+            print(line, file=sys.stderr)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,281 @@
+"""Starts: from data to the first parameters.
+
+k-means runs on the same compiled pass as EM: hard assignment is a sweep with another responsibility, under equal spherical
+components in units of each feature's own standard deviation. So features of different units count alike, which
+plain k-means does not do.
+
+Layer 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emfuse._typing import Doubles, Labels, RandomState
+from emfuse.engines import InMemory
+from emfuse.maximise import CollapsedComponent, maximise
+from emfuse.parameters import Factors, Parameters
+from emfuse.statistics import SufficientStatistics
+from emfuse.structures import Structure, structure_named
+
+KMEANS_SWEEPS = 30
+KMEANS_GAIN = 1e-4  # relative fall of the within-cluster sum of squares at which k-means stops
+CHUNK = 1 << 18  # numbers in one temporary array
+
+
+def from_labels(
+    X: ArrayLike, labels: ArrayLike, structure: str = "full", *, sample_weight: ArrayLike | None = None, reg_covar: float = 0.0
+) -> Parameters:
+    """Return the parameters that one M step makes of a hard partition.
+
+    X : (N, D) array-like; labels : (N,) whole numbers, of which each of 0 .. K - 1 must occur; sample_weight : (N,) or None
+    reg_covar : added to every variance, data units squared
+
+    Raises CollapsedComponent where a cluster has no density (fewer than D + 1 distinct rows, for "full").
+    """
+    engine = InMemory(X, sample_weight)
+    given = np.asarray(labels)
+    if given.shape != (len(engine.X),):
+        raise ValueError(f"labels must have shape ({len(engine.X)},), one a row of X, got {given.shape}")
+    if given.dtype.kind not in "biu" and not (given.dtype.kind == "f" and np.array_equal(given, np.round(given))):
+        raise TypeError(f"labels must be whole numbers, got an array of {given.dtype}")
+    if given.min() < 0:
+        raise ValueError(f"labels must be at least 0, got {given.min()} in row {int(given.argmin())}")
+    given = given.astype(np.int64)
+    K = int(given.max()) + 1
+    missing = np.setdiff1d(np.arange(K), given)
+    if missing.size:
+        raise ValueError(f"labels must contain each of 0 .. {K - 1}, but {missing[0]} does not occur")
+    kind = structure_named(structure)
+    return maximise(statistics_of_labels(engine, given, K, kind.form), kind, reg_covar=reg_covar)
+
+
+def from_responsibilities(
+    X: ArrayLike, z: ArrayLike, structure: str = "full", *, sample_weight: ArrayLike | None = None, reg_covar: float = 0.0
+) -> Parameters:
+    """Return the parameters that one M step makes of responsibilities.
+
+    X : (N, D) array-like; z : (N, K), at least 0, rows that sum to 1; sample_weight : (N,) or None
+    reg_covar : added to every variance, data units squared
+
+    Raises CollapsedComponent where a component has no density.
+    """
+    engine = InMemory(X, sample_weight)
+    given = np.asarray(z, dtype=np.float64)
+    if given.ndim != 2 or len(given) != len(engine.X):
+        raise ValueError(f"z must have shape ({len(engine.X)}, K), one row a row of X, got {given.shape}")
+    wrong = ~((given >= 0.0).all(axis=1) & (np.abs(given.sum(axis=1) - 1.0) < 1e-6))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"z must have rows at least 0 that sum to 1, got {given[row].tolist()} in row {row}")
+    kind = structure_named(structure)
+    return maximise(statistics_of_responsibilities(engine, given, kind.form), kind, reg_covar=reg_covar)
+
+
+def statistics_of_labels(engine: InMemory, labels: Labels, K: int, form: str) -> SufficientStatistics:
+    """Return the statistics of a hard partition into K, about its own means."""
+    return _about_means(engine, K, form, lambda rows: _one_hot(labels[rows], K))
+
+
+def statistics_of_responsibilities(engine: InMemory, z: Doubles, form: str) -> SufficientStatistics:
+    """Return the statistics of responsibilities (N, K) about their own means; one without rows stays at the mean of all."""
+    return _about_means(engine, z.shape[1], form, lambda rows: z[rows])
+
+
+def _about_means(engine: InMemory, K: int, form: str, z_of: Callable[[slice], Doubles]) -> SufficientStatistics:
+    centre, _ = moments(engine)
+    rough = _accumulate(engine, np.repeat(centre[None], K, axis=0), "diag", z_of)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        move = np.where(rough.mass[:, None] > 0, rough.first / rough.mass[:, None], 0.0)
+    return _accumulate(engine, rough.origin + move, form, z_of)
+
+
+def _accumulate(engine: InMemory, origin: Doubles, form: str, z_of: Callable[[slice], Doubles]) -> SufficientStatistics:
+    """Equation 6 with responsibilities given, in NumPy: a start walks over the rows twice, a fit hundreds of times."""
+    s = SufficientStatistics.zeros(origin, form)
+    for rows in _chunks(engine, len(origin)):
+        x = engine.X[rows].astype(np.float64, copy=False)
+        v = None if engine.sample_weight is None else engine.sample_weight[rows]
+        r = z_of(rows) if v is None else z_of(rows) * v[:, None]
+        s.mass += r.sum(axis=0)
+        s.weight += float(len(x) if v is None else v.sum())
+        for k in range(len(origin)):
+            d = x - origin[k]
+            rd = r[:, k, None] * d
+            s.first[k] += rd.sum(axis=0)
+            s.second[k] += rd.T @ d if form == "full" else (rd * d).sum(axis=0)
+    return s
+
+
+def _chunks(engine: InMemory, K: int) -> Iterator[slice]:
+    step = max(1, CHUNK // (engine.n_features + K))
+    for start in range(0, len(engine.X), step):
+        yield slice(start, start + step)
+
+
+def _one_hot(labels: Labels, K: int) -> Doubles:
+    return np.asarray(labels[:, None] == np.arange(K), dtype=np.float64)
+
+
+def moments(engine: InMemory) -> tuple[Doubles, Doubles]:
+    """Return mean and variance of each feature, (D,) each, with the row weights."""
+    D = engine.n_features
+    guess = engine.X[:1].astype(np.float64)
+    for _ in range(2):  # about the first row, then about the mean
+        s = engine.sweep(Factors(guess, np.zeros((1, D)), np.zeros(1)))
+        t = s.first / s.mass
+        guess = guess + t
+    return guess[0], np.asarray(np.maximum(s.second / s.mass - t * t, 0.0)[0])
+
+
+def generator(random_state: RandomState) -> np.random.Generator:
+    """Return the source of randomness; None is the same one every time, so that the same data gives the same answer."""
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(np.iinfo(np.int32).max))
+    if random_state is not None and (isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer))):
+        raise TypeError(f"random_state must be an int, a numpy Generator or RandomState, or None, got {random_state!r}")
+    return np.random.default_rng(0 if random_state is None else random_state)
+
+
+def checked_components(K: object, N: int) -> int:
+    """Return the number of components as an int. Raises where it is no whole number from 1 to N."""
+    if isinstance(K, bool) or not isinstance(K, (int, np.integer)):
+        raise TypeError(f"n_components must be a whole number, got {K!r}")
+    if not 1 <= K <= N:
+        raise ValueError(f"n_components must be from 1 to the number of rows, {N}, got {K}")
+    return int(K)
+
+
+def start(engine: InMemory, K: int, structure: str | Structure, init: str, random: np.random.Generator) -> Parameters:
+    """Return start parameters for K components.
+
+    init : str
+        "kmeans" (k-means from a k-means++ seeding), "kmeans++" (the seeding alone), "random_rows" (K rows drawn), "random"
+        (random responsibilities); the first three assign each row to the nearest centre, in standard deviations.
+    """
+    kind = structure_named(structure)
+    if init not in STARTS:
+        raise ValueError(f"init must be one of {', '.join(map(repr, STARTS))}, or emfuse.Parameters, got {init!r}")
+    return STARTS[init](engine, K, kind, random)
+
+
+def _from_kmeans(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
+    return _from_centres(engine, kmeans(engine, K, random), kind)
+
+
+def _from_kmeans_plus_plus(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
+    return _from_centres(engine, kmeans_plus_plus(engine, K, random), kind)
+
+
+def _from_random_rows(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
+    v = engine.sample_weight
+    rows = random.choice(len(engine.X), K, replace=False, p=None if v is None or np.count_nonzero(v) < K else v / v.sum())
+    return _from_centres(engine, engine.X[rows].astype(np.float64), kind)
+
+
+def _from_random_responsibilities(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
+    z = random.random((len(engine.X), K))
+    z /= z.sum(axis=1, keepdims=True)
+    return maximise(statistics_of_responsibilities(engine, z, kind.form), kind)
+
+
+STARTS: dict[str, Callable[[InMemory, int, Structure, np.random.Generator], Parameters]] = {
+    "kmeans": _from_kmeans,
+    "kmeans++": _from_kmeans_plus_plus,
+    "random_rows": _from_random_rows,
+    "random": _from_random_responsibilities,
+}
+
+
+def _from_centres(engine: InMemory, centres: Doubles, kind: Structure) -> Parameters:
+    """Assign each row to its nearest centre, and take one M step; where a cluster has no density, with one covariance for all."""
+    K = len(centres)
+    labels = engine.evaluate(nearest(engine, centres), labels=True).labels
+    assert labels is not None
+    s = statistics_of_labels(engine, labels, K, kind.form)
+    try:
+        return maximise(s, kind)
+    except CollapsedComponent:
+        empty = s.mass == 0
+        pooled = SufficientStatistics(
+            np.where(empty[:, None], centres, s.origin),
+            np.where(empty, s.weight / K, s.mass),
+            s.first,
+            np.repeat((s.second.sum(axis=0) / s.weight)[None], K, axis=0),
+            weight=s.weight,
+        )
+        pooled.second *= pooled.mass.reshape((K,) + (1,) * (s.second.ndim - 1))
+        return maximise(pooled, kind)
+
+
+def nearest(engine: InMemory, centres: Doubles) -> Factors:
+    """Return factors under which a row's log density is minus half its squared distance, in standard deviations."""
+    _, variance = moments(engine)
+    scale = np.where(variance > 0, 1.0 / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
+    return Factors(np.ascontiguousarray(centres), np.repeat(scale[None], len(centres), axis=0), np.zeros(len(centres)))
+
+
+def kmeans(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
+    """Return K centres, (K, D) in data units, by Lloyd's iteration on scaled features from a k-means++ seeding."""
+    factors = nearest(engine, kmeans_plus_plus(engine, K, random))
+    before = np.inf
+    for _ in range(KMEANS_SWEEPS):
+        s = engine.sweep(factors, hard=True)
+        centres = s.origin + np.divide(s.first, s.mass[:, None], out=np.zeros_like(s.first), where=s.mass[:, None] > 0)
+        empty = np.flatnonzero(s.mass == 0)
+        if empty.size:
+            centres[empty] = engine.X[_farthest(engine, factors, empty.size)]
+        within = -2.0 * s.log_likelihood
+        factors = Factors(centres, factors.P, factors.log_constant)
+        if not empty.size and before - within <= KMEANS_GAIN * within:
+            break
+        before = within
+    return factors.means
+
+
+def _farthest(engine: InMemory, factors: Factors, count: int) -> Labels:
+    density = engine.evaluate(factors, log_density=True).log_density
+    assert density is not None
+    if engine.sample_weight is not None:
+        density = np.where(engine.sample_weight > 0, density, 0.0)
+    return np.argpartition(density, count - 1)[:count]
+
+
+def kmeans_plus_plus(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
+    """Return K rows as centres, (K, D) in data units, drawn in turn with probability proportional to their squared distance.
+
+    The distance is that from the centres before. The best of 2 + log K candidates is taken each time
+    (Arthur & Vassilvitskii 2007, section 6).
+    """
+    v = np.ones(len(engine.X)) if engine.sample_weight is None else engine.sample_weight
+    candidates = 2 + int(np.log(K))
+    unit = nearest(engine, engine.X[:1].astype(np.float64))
+    rows = [_draw(v, random, 1)[0]]
+    distance = _squared_distance(engine, unit, rows[0])
+    while len(rows) < K:
+        tried = _draw(v * distance, random, candidates)
+        trials = [(row, np.minimum(distance, _squared_distance(engine, unit, row))) for row in np.unique(tried)]
+        row, distance = min(trials, key=lambda trial: float(v @ trial[1]))
+        rows.append(row)
+    return np.asarray(engine.X[np.array(rows)], dtype=np.float64)
+
+
+def _draw(weight: Doubles, random: np.random.Generator, count: int) -> Labels:
+    """Draw rows with probability proportional to `weight`; where all is 0 (every row is a centre already), any rows."""
+    sums = np.cumsum(weight)
+    if sums[-1] == 0.0:
+        return random.integers(len(weight), size=count)
+    drawn = np.searchsorted(sums, random.random(count) * sums[-1], side="right")
+    return np.asarray(np.minimum(drawn, np.flatnonzero(weight)[-1]))
+
+
+def _squared_distance(engine: InMemory, unit: Factors, row: int) -> Doubles:
+    centre = Factors(engine.X[row : row + 1].astype(np.float64), unit.P, unit.log_constant)
+    density = engine.evaluate(centre, log_density=True).log_density
+    assert density is not None
+    return np.asarray(-2.0 * density, dtype=np.float64)
