@@ -10,6 +10,7 @@ Layer 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +86,15 @@ def statistics_of_responsibilities(engine: InMemory, z: Doubles, form: str) -> S
     return _about_means(engine, z.shape[1], form, lambda rows: z[rows])
 
 
+def statistics_of_drawn(engine: InMemory, K: int, form: str, draw: Callable[[slice], Doubles]) -> SufficientStatistics:
+    """Return the statistics of responsibilities drawn at random while walking, once, about the mean of all rows (near theirs).
+
+    draw : rows (a slice) -> (rows, K), called for one slice after the other
+    """
+    centre, _ = moments(engine)
+    return _accumulate(engine, np.repeat(centre[None], K, axis=0), form, draw)
+
+
 def _about_means(engine: InMemory, K: int, form: str, z_of: Callable[[slice], Doubles]) -> SufficientStatistics:
     centre, _ = moments(engine)
     rough = _accumulate(engine, np.repeat(centre[None], K, axis=0), "diag", z_of)
@@ -156,61 +166,51 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
 
     init : str
         "kmeans" (k-means from a k-means++ seeding), "kmeans++" (the seeding alone), "random_rows" (K rows drawn), "random"
-        (random responsibilities); the first three assign each row to the nearest centre, in standard deviations.
+        (random responsibilities); the first three assign each row to the nearest centre, in standard deviations, and where a
+        cluster has no density of its own give all of them one covariance.
     """
     kind = structure_named(structure)
-    if init not in STARTS:
-        raise ValueError(f"init must be one of {', '.join(map(repr, STARTS))}, or emfuse.Parameters, got {init!r}")
-    return STARTS[init](engine, K, kind, random)
-
-
-def _from_kmeans(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
-    return _from_centres(engine, kmeans(engine, K, random), kind)
-
-
-def _from_kmeans_plus_plus(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
-    return _from_centres(engine, kmeans_plus_plus(engine, K, random), kind)
-
-
-def _from_random_rows(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
-    v = engine.sample_weight
-    rows = random.choice(len(engine.X), K, replace=False, p=None if v is None or np.count_nonzero(v) < K else v / v.sum())
-    return _from_centres(engine, engine.X[rows].astype(np.float64), kind)
-
-
-def _from_random_responsibilities(engine: InMemory, K: int, kind: Structure, random: np.random.Generator) -> Parameters:
-    z = random.random((len(engine.X), K))
-    z /= z.sum(axis=1, keepdims=True)
-    return maximise(statistics_of_responsibilities(engine, z, kind.form), kind)
-
-
-STARTS: dict[str, Callable[[InMemory, int, Structure, np.random.Generator], Parameters]] = {
-    "kmeans": _from_kmeans,
-    "kmeans++": _from_kmeans_plus_plus,
-    "random_rows": _from_random_rows,
-    "random": _from_random_responsibilities,
-}
-
-
-def _from_centres(engine: InMemory, centres: Doubles, kind: Structure) -> Parameters:
-    """Assign each row to its nearest centre, and take one M step; where a cluster has no density, with one covariance for all."""
-    K = len(centres)
-    labels = engine.evaluate(nearest(engine, centres), labels=True).labels
-    assert labels is not None
-    s = statistics_of_labels(engine, labels, K, kind.form)
+    if init == "random":
+        return maximise(statistics_of_drawn(engine, K, kind.form, random_responsibilities(engine, K, random)), kind)
+    if init not in CENTRES:
+        names = ", ".join(map(repr, (*CENTRES, "random")))
+        raise ValueError(f"init must be one of {names}, or emfuse.Parameters, got {init!r}")
+    centres = CENTRES[init](engine, K, random)
+    s = statistics_of_labels(engine, nearest_labels(engine, centres), K, kind.form)
     try:
         return maximise(s, kind)
     except CollapsedComponent:
-        empty = s.mass == 0
-        pooled = SufficientStatistics(
-            np.where(empty[:, None], centres, s.origin),
-            np.where(empty, s.weight / K, s.mass),
-            s.first,
-            np.repeat((s.second.sum(axis=0) / s.weight)[None], K, axis=0),
-            weight=s.weight,
-        )
-        pooled.second *= pooled.mass.reshape((K,) + (1,) * (s.second.ndim - 1))
-        return maximise(pooled, kind)
+        return maximise(_pooled(s, centres), kind)
+
+
+def _pooled(s: SufficientStatistics, centres: Doubles) -> SufficientStatistics:
+    """Return statistics with one covariance for all, and for an empty cluster its centre and a K-th of the weight."""
+    K = len(centres)
+    empty = s.mass == 0
+    mass = np.where(empty, s.weight / K, s.mass)
+    within = s.second.sum(axis=0) / s.weight
+    second = mass.reshape((K,) + (1,) * within.ndim) * within
+    return SufficientStatistics(np.where(empty[:, None], centres, s.origin), mass, s.first, second, weight=s.weight)
+
+
+def random_responsibilities(engine: InMemory, K: int, random: Any) -> Callable[[slice], Doubles]:
+    """Return a function that draws responsibilities (rows, K), uniform then normalised, for one slice of rows after the other.
+
+    random : numpy Generator or RandomState
+    """
+
+    def draw(rows: slice) -> Doubles:
+        z = random.uniform(size=(len(engine.X[rows]), K)).astype(engine.X.dtype)
+        return np.asarray(z / z.sum(axis=1, keepdims=True), dtype=np.float64)
+
+    return draw
+
+
+def nearest_labels(engine: InMemory, centres: Doubles) -> Labels:
+    """Return for each row the nearest of the centres (K, D), distances being in standard deviations."""
+    labels = engine.evaluate(nearest(engine, centres), labels=True).labels
+    assert labels is not None
+    return labels
 
 
 def nearest(engine: InMemory, centres: Doubles) -> Factors:
@@ -265,6 +265,14 @@ def kmeans_plus_plus(engine: InMemory, K: int, random: np.random.Generator) -> D
     return np.asarray(engine.X[np.array(rows)], dtype=np.float64)
 
 
+def random_rows(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
+    """Return K different rows as centres, (K, D) in data units, drawn with probability proportional to their weight."""
+    v = engine.sample_weight
+    weighted = v is not None and np.count_nonzero(v) >= K
+    rows = random.choice(len(engine.X), K, replace=False, p=v / v.sum() if v is not None and weighted else None)
+    return np.asarray(engine.X[rows], dtype=np.float64)
+
+
 def _draw(weight: Doubles, random: np.random.Generator, count: int) -> Labels:
     """Draw rows with probability proportional to `weight`; where all is 0 (every row is a centre already), any rows."""
     sums = np.cumsum(weight)
@@ -279,3 +287,10 @@ def _squared_distance(engine: InMemory, unit: Factors, row: int) -> Doubles:
     density = engine.evaluate(centre, log_density=True).log_density
     assert density is not None
     return np.asarray(-2.0 * density, dtype=np.float64)
+
+
+CENTRES: dict[str, Callable[[InMemory, int, np.random.Generator], Doubles]] = {
+    "kmeans": kmeans,
+    "kmeans++": kmeans_plus_plus,
+    "random_rows": random_rows,
+}

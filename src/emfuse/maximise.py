@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from emfuse._typing import Doubles
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import EPS, NotPositiveDefinite, Structure, structure_named
@@ -71,10 +72,23 @@ def estimate(
     else:
         cross = t[:, :, None] * half[:, None, :]
         scatter = second - (cross + cross.transpose(0, 2, 1))
+    if spare_mass and structure.name != "full":
+        scatter = scatter + _left_by_spare_mass(statistics, mass, spare_mass)
     covariances = structure.estimate(scatter, mass)
     if reg_covar:
         covariances = structure.add_to_diagonal(covariances, reg_covar)
     return Parameters.unchecked(mass / mass.sum(), origin + t, covariances, structure)
+
+
+def _left_by_spare_mass(statistics: SufficientStatistics, mass: Doubles, spare_mass: float) -> Doubles:
+    """What a component of one row keeps of it in scikit-learn, for all types but "full": a scatter of spare_mass mean mean'.
+
+    There it is the difference of two squares, and for a component of many rows no more than their rounding.
+    """
+    kept = np.where(statistics.mass <= 1.0, spare_mass * statistics.mass / mass, 0.0)
+    mean = statistics.origin + statistics.first / np.where(statistics.mass > 0.0, statistics.mass, 1.0)[:, None]
+    scaled = kept[:, None] * mean
+    return np.asarray(scaled * mean if statistics.second.ndim == 2 else scaled[:, :, None] * mean[:, None, :])
 
 
 def require_density(parameters: Parameters, statistics: SufficientStatistics, reg_covar: float) -> None:

@@ -1,0 +1,565 @@
+"""The scikit-learn face and nothing else: `GaussianMixture`, a translator between emfuse's nouns and scikit-learn's names.
+
+It walks scikit-learn's path: its starts from its random stream, its stopping rule (which looks at the log-likelihood before the
+last M step), its `reg_covar`, its 10 eps of spare mass. The sweeps are emfuse's; scikit-learn's mixture code is not called.
+
+Layer 4.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from emfuse import initialise
+from emfuse._typing import AnyArray, Doubles, Floats, Labels
+from emfuse.em import Fit, Progress, em
+from emfuse.engines import Evaluation, InMemory
+from emfuse.maximise import CollapsedComponent, estimate, require_density
+from emfuse.parameters import Factors, Parameters
+from emfuse.statistics import SufficientStatistics
+from emfuse.stopping import Limit, Trace
+from emfuse.structures import STRUCTURES, Structure
+
+COLLAPSED = (
+    "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance caused by "
+    "singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or scale the input data."
+)
+COLLAPSED_SINGLE = " The numerical accuracy can also be improved by passing float64 data instead of float32."
+NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or check for "
+    "degenerate data."
+)
+OWN_STARTS = {"emfuse-kmeans": "kmeans", "emfuse-k-means++": "kmeans++"}
+FLOATS = (np.float64, np.float32)
+MOST_HISTORY_BYTES = 1 << 26
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """Gaussian mixture fitted by EM: scikit-learn's `GaussianMixture`, faster, and right where that one loses its digits.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components, K.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        Each component its own matrix, one matrix for all, each its own variances, each one variance.
+    tol : float, default=1e-3
+        EM stops when the mean log-likelihood of a row, in nats, changes by less than this.
+    reg_covar : float, default=1e-6
+        Added to every variance at every M step, data units squared.
+    max_iter : int, default=100
+        Most M steps; 0 makes the start the model.
+    n_init : int, default=1
+        Number of starts; the one with the largest `lower_bound_` is kept.
+    init_params : str, default="kmeans"
+        "kmeans", "k-means++", "random", "random_from_data" are scikit-learn's own starts, draw for draw; "emfuse-kmeans" and
+        "emfuse-k-means++" run on emfuse's compiled pass, on features scaled to unit variance.
+    weights_init : array-like of shape (K,), default=None
+    means_init : array-like of shape (K, D), default=None
+    precisions_init : array-like, default=None
+        (K, D, D), (D, D), (K, D) or (K,), by `covariance_type`. These three replace their part of the start.
+    random_state : int, RandomState or None, default=None
+        Seeds the start, and `sample`.
+    warm_start : bool, default=False
+        Let `fit` go on from the last solution, with one start.
+    verbose : int, default=0
+        1 prints starts and iterations, 2 also times and changes.
+    verbose_interval : int, default=10
+        Iterations between two lines.
+    n_threads : int or None, default=None
+        None: all cores that this process may use. The result is the same to the last bit.
+    callback : callable or None, default=None
+        Called after each sweep with an `emfuse.Progress`; a true answer stops the fit.
+
+    Attributes
+    ----------
+    weights_ : array of shape (K,)
+    means_ : array of shape (K, D)
+    covariances_, precisions_, precisions_cholesky_ : arrays
+        Shapes by `covariance_type` as for `precisions_init`. `precisions_cholesky_` is upper triangular, U U' = precision.
+        These public arrays *are* the model: set or reorder them, and scores follow.
+    converged_ : bool
+    n_iter_ : int
+        M steps of the best start.
+    lower_bound_ : float
+        Mean log-likelihood of a row before the last M step, nats.
+    lower_bounds_ : list of float
+        The same for each iteration.
+    fit_ : emfuse.Fit
+        The best start's fit, with its whole trace; `fit_.log_likelihood` belongs to the final parameters.
+    history_ : emfuse.History or None
+        Parameters at each iteration, where all of them take less than 64 MiB.
+    n_features_in_ : int
+    feature_names_in_ : array of str, where X has such names
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from emfuse import GaussianMixture
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> gm = GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> gm.means_
+    array([[10.,  2.],
+           [ 1.,  2.]])
+    >>> gm.predict([[0, 0], [12, 3]])
+    array([1, 0])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions(set(STRUCTURES))],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_params": [StrOptions({"kmeans", "k-means++", "random", "random_from_data", *OWN_STARTS})],
+        "weights_init": ["array-like", None],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+        "callback": [callable, None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+        callback: Callable[[Progress], object] | None = None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+        self.callback = callback
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
+        """Fit the mixture to the rows of X.
+
+        X : (N, D) array-like, at least 2 rows and at least K; y : ignored; sample_weight : (N,) or None, at least 0
+
+        Raises ValueError for unusable parameters or data, CollapsedComponent (a ValueError) where a covariance is no longer
+        positive definite. The estimator is then as it was before. Warns ConvergenceWarning at `max_iter`.
+        """
+        self._fit(X, sample_weight)
+        return self
+
+    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Labels:
+        """Fit as `fit` does, and return the most likely component of each row, (N,)."""
+        engine = self._fit(X, sample_weight)
+        return cast(Labels, engine.evaluate(self._factors(), labels=True).labels)
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> InMemory:
+        before = dict(vars(self))
+        try:
+            engine = self._fit_or_raise(X, sample_weight)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=3)
+        return engine
+
+    def _fit_or_raise(self, X: ArrayLike, sample_weight: ArrayLike | None) -> InMemory:
+        self._validate_params()
+        rows = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+        if len(rows) < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, n_samples = {len(rows)}"
+            )
+        engine = InMemory(rows, sample_weight, n_threads=self.n_threads, trusted=True)
+        given = _Given(self, engine.n_features)
+        continued = self.warm_start and hasattr(self, "converged_")
+        random = check_random_state(self.random_state)
+        best: Fit | None = None
+        try:
+            for number in range(1 if continued else self.n_init):
+                talk = _Talk(self, number, engine.weight)
+                start = self._current_parameters() if continued else self._start(engine, given, random)
+                rule = _Stop(self.tol, self.max_iter, self.lower_bound_ if continued else -np.inf)
+                made = em(
+                    engine,
+                    start,
+                    stop=rule,
+                    reg_covar=self.reg_covar,
+                    spare_mass=_spare_mass(rows.dtype),
+                    history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
+                    callback=talk,
+                )
+                talk.end(made)
+                if best is None or self.max_iter == 0 or _bound(made) > _bound(best):
+                    best = made
+        except CollapsedComponent as error:
+            message = COLLAPSED + COLLAPSED_SINGLE * (rows.dtype == np.float32) + f" ({error})"
+            raise CollapsedComponent(message, component=error.component, mass=error.mass, feature=error.feature) from error
+        assert best is not None
+        self._publish(best, engine, rows.dtype)
+        return engine
+
+    def _publish(self, best: Fit, engine: InMemory, dtype: Any) -> None:
+        p = best.parameters
+        cholesky = _as_cholesky(p.factors.P, self.covariance_type)
+        self._set_parameters([array.astype(dtype) for array in (p.weights, p.means, p.covariances, cholesky)])
+        self.fit_, self.history_ = best, best.history
+        self.converged_ = best.converged and self.max_iter > 0
+        self.n_iter_ = len(best.trace) - 1
+        self.lower_bounds_ = [float(bound) for bound in best.trace[:-1] / engine.weight]
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -np.inf
+
+    def _set_parameters(self, params: Any) -> None:
+        """Set the public arrays from (weights, means, covariances, precisions_cholesky); the name is scikit-learn's."""
+        self.weights_, self.means_, self.covariances_, self.precisions_cholesky_ = params
+        U = self.precisions_cholesky_
+        self.precisions_ = U @ np.swapaxes(U, -1, -2) if self.covariance_type in ("full", "tied") else U**2
+
+    # ------------------------------------------------------------------ starts
+
+    def _start(self, engine: InMemory, given: _Given, random: np.random.RandomState) -> Parameters:
+        if given.complete:  # no random number is drawn
+            return given.parameters()
+        kind = STRUCTURES[self.covariance_type]
+        return given.parameters_of(_start_statistics(self.init_params, engine, self.n_components, kind, random), engine)
+
+    def _initialize(self, X: AnyArray, resp: AnyArray) -> None:
+        """Set the public arrays to the start that responsibilities (N, K) make; the name is scikit-learn's."""
+        engine = InMemory(X)
+        form = STRUCTURES[self.covariance_type].form
+        statistics = initialise.statistics_of_responsibilities(engine, np.asarray(resp, dtype=np.float64), form)
+        start = _Given(self, engine.n_features, K=resp.shape[1]).parameters_of(statistics, engine)
+        cholesky = _as_cholesky(start.factors.P, self.covariance_type)
+        self._set_parameters(
+            [array.astype(engine.X.dtype) for array in (start.weights, start.means, start.covariances, cholesky)]
+        )
+
+    # ------------------------------------------------------------------ using the fitted model
+
+    def predict(self, X: ArrayLike) -> Labels:
+        """Return the most likely component of each row of X, (N,)."""
+        return cast(Labels, self._evaluate(X, labels=True).labels)
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Return the probability of each component given each row of X, (N, K)."""
+        return cast(Floats, self._evaluate(X, responsibilities=True).responsibilities)
+
+    def score_samples(self, X: ArrayLike) -> Floats:
+        """Return the log density of each row of X, (N,), nats."""
+        return cast(Floats, self._evaluate(X, log_density=True).log_density)
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Return the mean log density of the rows of X, nats."""
+        return float(self.score_samples(X).mean())
+
+    def bic(self, X: ArrayLike) -> float:
+        """Return the Bayesian information criterion on X, p log N - 2 log L; smaller is better."""
+        N = len(cast(Any, X))
+        return -2.0 * self.score(X) * N + self._n_parameters() * float(np.log(N))
+
+    def aic(self, X: ArrayLike) -> float:
+        """Return Akaike's information criterion on X, 2 p - 2 log L; smaller is better."""
+        return -2.0 * self.score(X) * len(cast(Any, X)) + 2.0 * self._n_parameters()
+
+    def sample(self, n_samples: int = 1) -> tuple[Doubles, Labels]:
+        """Draw rows: X (n_samples, D) float64 and the component of each, (n_samples,); rows come component by component."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
+        random = check_random_state(self.random_state)
+        counts = random.multinomial(n_samples, self.weights_)
+        K, D = self.means_.shape
+        if self.covariance_type in ("full", "tied"):
+            matrices = np.broadcast_to(self.covariances_, (K, D, D))
+            parts = [random.multivariate_normal(m, C, int(n)) for m, C, n in zip(self.means_, matrices, counts, strict=True)]
+        else:
+            sds = np.sqrt(self.covariances_).reshape(K, -1)
+            parts = [m + random.standard_normal(size=(n, D)) * sd for m, sd, n in zip(self.means_, sds, counts, strict=True)]
+        return np.vstack(parts).astype(np.float64), np.repeat(np.arange(K), counts)
+
+    def _evaluate(self, X: ArrayLike, **want: bool) -> Evaluation:
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=FLOATS, reset=False)
+        engine = InMemory(rows, n_threads=self.n_threads, trusted=True)
+        return engine.evaluate(self._factors(), dtype=rows.dtype, **want)
+
+    def _factors(self) -> Factors:
+        """The public arrays, prepared for a sweep."""
+        weights, means = (np.asarray(array, dtype=np.float64) for array in (self.weights_, self.means_))
+        return _factors(weights, means, np.asarray(self.precisions_cholesky_, dtype=np.float64), self.covariance_type)
+
+    def _current_parameters(self) -> Parameters:
+        weights, means, covariances = (
+            np.array(array, dtype=np.float64) for array in (self.weights_, self.means_, self.covariances_)
+        )
+        return Parameters.unchecked(weights, means, covariances, STRUCTURES[self.covariance_type], self._factors())
+
+    def _n_parameters(self) -> int:
+        """Number of free parameters; the name is scikit-learn's."""
+        K, D = self.means_.shape
+        return int(K - 1 + K * D) + STRUCTURES[self.covariance_type].free_parameters(K, D)
+
+    # ------------------------------------------------------------------ to scikit-learn and back
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted `sklearn.mixture.GaussianMixture` with the same answers (and so ONNX export)."""
+        from sklearn.mixture import GaussianMixture as Theirs
+
+        check_is_fitted(self)
+        shared = {name: value for name, value in self.get_params().items() if name not in ("n_threads", "callback")}
+        if self.init_params in OWN_STARTS:
+            shared["init_params"] = "kmeans"
+        return _copy_fitted(self, Theirs(**shared))
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> GaussianMixture:
+        """Return a fitted emfuse estimator with the parameters and the answers of a fitted `sklearn.mixture.GaussianMixture`."""
+        check_is_fitted(estimator)
+        return cast(GaussianMixture, _copy_fitted(estimator, cls(**estimator.get_params())))
+
+
+MODEL = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+COPIED = (*MODEL, "converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_", "feature_names_in_")
+
+
+def _copy_fitted(source: Any, target: Any) -> Any:
+    for name in COPIED:
+        if hasattr(source, name):
+            value = getattr(source, name)
+            setattr(target, name, value.copy() if isinstance(value, (np.ndarray, list)) else value)
+    return target
+
+
+def _bound(fit: Fit) -> float:
+    """Total log-likelihood before the last M step, nats."""
+    return float(fit.trace[-2]) if len(fit.trace) > 1 else -np.inf
+
+
+class _Stop:
+    """scikit-learn's rule, which looks one sweep back: at the log-likelihood before the last M step, for each row."""
+
+    def __init__(self, tol: float, max_iter: int, before: float):
+        self.tol, self.max_iter, self.before = tol, max_iter, before
+
+    def __call__(self, trace: Trace) -> str | None:
+        """Return the reason to stop, or None."""
+        steps = len(trace) - 1
+        if steps > 0:
+            bound = trace[steps - 1] / trace.weight
+            change = bound - (trace[steps - 2] / trace.weight if steps > 1 else self.before)
+            if abs(change) < self.tol:
+                return f"the mean log-likelihood of a row changed by {change:.3g} nats, less than tol = {self.tol:g}"
+        return Limit(f"max_iter = {self.max_iter} was reached") if steps >= self.max_iter else None
+
+
+class _Talk:
+    """What `verbose` prints, in scikit-learn's words; and the way to the user's own callback."""
+
+    def __init__(self, estimator: GaussianMixture, number: int, weight: float):
+        self.estimator, self.weight = estimator, weight
+        self.started = self.last = time.monotonic()
+        self.bounds: list[float] = []
+        if estimator.verbose:
+            print(f"Initialization {number}")
+
+    def __call__(self, progress: Progress) -> object:
+        steps = progress.sweep
+        if self.estimator.verbose and steps > 0 and steps % self.estimator.verbose_interval == 0:
+            if self.estimator.verbose == 1:
+                print(f"  Iteration {steps}")
+            else:
+                now = time.monotonic()
+                change = self.bounds[-1] - self.bounds[-2] if steps > 1 else np.inf
+                print(f"  Iteration {steps}\t time lapse {now - self.last:.5f}s\t ll change {change:.5f}")
+                self.last = now
+        self.bounds.append(progress.log_likelihood / self.weight)
+        return None if self.estimator.callback is None else self.estimator.callback(progress)
+
+    def end(self, made: Fit) -> None:
+        state = "converged" if made.converged else "did not converge"
+        if self.estimator.verbose == 1:
+            print(f"Initialization {state}.")
+        elif self.estimator.verbose:
+            bound = self.bounds[-2] if len(self.bounds) > 1 else -np.inf
+            print(f"Initialization {state}. time lapse {time.monotonic() - self.started:.5f}s\t lower bound {bound:.5f}.")
+
+
+class _Given:
+    """The parts of the start that the user gives, checked; the estimator's own attributes stay as they are."""
+
+    def __init__(self, estimator: GaussianMixture, D: int, K: int | None = None):
+        self.estimator, self.type = estimator, estimator.covariance_type
+        self.kind: Structure = STRUCTURES[self.type]
+        K = estimator.n_components if K is None else K
+        self.weights = _checked_weights(estimator.weights_init, K)
+        self.means = _checked_means(estimator.means_init, K, D)
+        self.precisions = _checked_precisions(estimator.precisions_init, self.type, K, D)
+        self.complete = all(part is not None for part in (self.weights, self.means, self.precisions))
+
+    def parameters(
+        self, weights: Doubles | None = None, means: Doubles | None = None, covariances: Doubles | None = None
+    ) -> Parameters:
+        """Return the start: what was given, and for the rest the arguments."""
+        weights = self.weights if self.weights is not None else weights
+        means = self.means if self.means is not None else means
+        assert weights is not None and means is not None
+        factors = None
+        if self.precisions is not None:
+            cholesky = _cholesky_of_precisions(self.precisions, self.type)
+            factors = _factors(weights, means, cholesky, self.type)
+            covariances = np.asarray(np.linalg.inv(self.precisions) if self.kind.form == "full" else 1.0 / self.precisions)
+        assert covariances is not None
+        return Parameters.unchecked(weights, means, covariances, self.kind, factors)
+
+    def parameters_of(self, statistics: SufficientStatistics, engine: InMemory) -> Parameters:
+        """Return the start that one M step makes of statistics, as scikit-learn does: its weights need not sum to 1."""
+        reg_covar, spare_mass = self.estimator.reg_covar, _spare_mass(engine.X.dtype)
+        made = estimate(statistics, self.kind, reg_covar=reg_covar, spare_mass=spare_mass)
+        if self.precisions is None:
+            require_density(made, statistics, reg_covar)
+        return self.parameters((statistics.mass + spare_mass) / engine.weight, made.means.copy(), made.covariances.copy())
+
+
+def _start_statistics(
+    init_params: str, engine: InMemory, K: int, kind: Structure, random: np.random.RandomState
+) -> SufficientStatistics:
+    """Statistics of a start; for scikit-learn's own, drawing the same random numbers as it does."""
+    X, v = engine.X, engine.sample_weight
+    if init_params in OWN_STARTS:
+        centres = initialise.CENTRES[OWN_STARTS[init_params]](engine, K, initialise.generator(random))
+        return initialise.statistics_of_labels(engine, initialise.nearest_labels(engine, centres), K, kind.form)
+    if init_params == "kmeans":
+        labels = KMeans(n_clusters=K, n_init=1, random_state=random).fit(X, sample_weight=v).labels_
+        return initialise.statistics_of_labels(engine, labels.astype(np.int64), K, kind.form)
+    if init_params == "random":
+        return initialise.statistics_of_drawn(engine, K, kind.form, initialise.random_responsibilities(engine, K, random))
+    if init_params == "random_from_data":
+        chosen = random.choice(len(X) if v is None else np.flatnonzero(v), size=K, replace=False)
+    else:
+        _, chosen = kmeans_plusplus(X, K, sample_weight=v, random_state=random)
+    # One row each, all other responsibilities 0: mass 1 (or the row's weight), and nothing about the rows themselves.
+    rows = X[chosen].astype(np.float64)
+    statistics = SufficientStatistics.zeros(rows, kind.form)
+    statistics.mass += 1.0 if v is None else v[chosen]
+    if kind.shared:  # except that scikit-learn takes a shared scatter from all rows, about zero, less that of the means
+        D = engine.n_features
+        about_zero = engine.sweep(Factors(np.zeros((1, D)), np.zeros((1, D, D)), np.zeros(1)))
+        statistics.second[0] = about_zero.second[0] - (rows.T * statistics.mass) @ rows
+    return statistics
+
+
+def _spare_mass(dtype: Any) -> float:
+    return 10.0 * float(np.finfo(dtype).eps)
+
+
+def _factors(weights: Doubles, means: Doubles, cholesky: Doubles, covariance_type: str) -> Factors:
+    """Factors from `precisions_cholesky_`: P is its transpose, since P' P = U U'."""
+    K, D = means.shape
+    if covariance_type in ("full", "tied"):
+        P = np.ascontiguousarray(np.broadcast_to(np.swapaxes(cholesky, -1, -2), (K, D, D)))
+        diagonal = np.diagonal(P, axis1=1, axis2=2)
+    else:
+        P = diagonal = np.ascontiguousarray(np.broadcast_to(cholesky.reshape(K, -1), (K, D)))
+    return Factors.of(weights, np.ascontiguousarray(means), P, np.log(diagonal).sum(axis=1))
+
+
+def _as_cholesky(P: Doubles, covariance_type: str) -> Doubles:
+    """`precisions_cholesky_` from P, in its shape by type."""
+    shapes: dict[str, Callable[[], Doubles]] = {
+        "full": lambda: P.transpose(0, 2, 1),
+        "tied": lambda: P[0].T,
+        "diag": lambda: P,
+        "spherical": lambda: P[:, 0],
+    }
+    return shapes[covariance_type]()
+
+
+def _cholesky_of_precisions(precisions: Doubles, covariance_type: str) -> Doubles:
+    """Upper U with U U' = precision: the Cholesky factor of the matrix turned about, turned back."""
+    if covariance_type in ("full", "tied"):
+        turned = precisions[..., ::-1, ::-1]
+        return np.asarray(np.linalg.cholesky(turned)[..., ::-1, ::-1])
+    return np.sqrt(precisions)
+
+
+def _check_shape(array: AnyArray, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
+
+
+def _checked_weights(weights: ArrayLike | None, K: int) -> Doubles | None:
+    if weights is None:
+        return None
+    w = check_array(weights, dtype=FLOATS, ensure_2d=False)
+    _check_shape(w, (K,), "weights")
+    if w.min() < 0.0 or w.max() > 1.0:  # the two numbers stand under each other's name, as in scikit-learn
+        raise ValueError(
+            f"The parameter 'weights' should be in the range [0, 1], but got max value {w.min():.5f}, min value {w.max():.5f}"
+        )
+    if abs(1.0 - float(w.sum(dtype=np.float64))) > (1e-6 if w.dtype == np.float32 else 1e-8):
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {w.sum():.5f}")
+    return np.array(w, dtype=np.float64)
+
+
+def _checked_means(means: ArrayLike | None, K: int, D: int) -> Doubles | None:
+    if means is None:
+        return None
+    m = check_array(means, dtype=FLOATS, ensure_2d=False)
+    _check_shape(m, (K, D), "means")
+    return np.array(m, dtype=np.float64, order="C")
+
+
+def _checked_precisions(precisions: ArrayLike | None, covariance_type: str, K: int, D: int) -> Doubles | None:
+    if precisions is None:
+        return None
+    p = check_array(precisions, dtype=FLOATS, ensure_2d=False, allow_nd=covariance_type == "full")
+    name = f"{covariance_type} precision"
+    _check_shape(p, STRUCTURES[covariance_type].shape(K, D), name)
+    if covariance_type in ("full", "tied"):
+        matrices: Iterator[AnyArray] = iter(p if p.ndim == 3 else p[None])
+        for matrix in matrices:
+            if not np.allclose(matrix, matrix.T) or not np.all(np.linalg.eigvalsh(matrix) > 0.0):
+                raise ValueError(f"'{name}' should be symmetric, positive-definite")
+    elif not np.all(p > 0.0):
+        raise ValueError(f"'{name}' should be positive")
+    return np.array(p, dtype=np.float64, order="C")
