@@ -24,6 +24,7 @@ from emfuse.structures import Structure, structure_named
 
 KMEANS_SWEEPS = 30
 KMEANS_GAIN = 1e-4  # relative fall of the within-cluster sum of squares at which k-means stops
+SAMPLE = 100_000  # rows that k-means and its seeding look at, at most; what follows them sees all
 CHUNK = 1 << 18  # numbers in one temporary array
 
 
@@ -113,8 +114,9 @@ def _accumulate(engine: InMemory, origin: Doubles, form: str, z_of: Callable[[sl
         s.mass += r.sum(axis=0)
         s.weight += float(len(x) if v is None else v.sum())
         for k in range(len(origin)):
-            d = x - origin[k]
-            rd = r[:, k, None] * d
+            own = np.flatnonzero(r[:, k])
+            d = x[own] - origin[k]
+            rd = r[own, k, None] * d
             s.first[k] += rd.sum(axis=0)
             s.second[k] += rd.T @ d if form == "full" else (rd * d).sum(axis=0)
     return s
@@ -176,7 +178,7 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
         names = ", ".join(map(repr, (*CENTRES, "random")))
         raise ValueError(f"init must be one of {names}, or emfuse.Parameters, got {init!r}")
     centres = CENTRES[init](engine, K, random)
-    s = statistics_of_labels(engine, nearest_labels(engine, centres), K, kind.form)
+    s = statistics_of_nearest(engine, centres, kind.form)
     try:
         return maximise(s, kind)
     except CollapsedComponent:
@@ -206,11 +208,12 @@ def random_responsibilities(engine: InMemory, K: int, random: Any) -> Callable[[
     return draw
 
 
-def nearest_labels(engine: InMemory, centres: Doubles) -> Labels:
-    """Return for each row the nearest of the centres (K, D), distances being in standard deviations."""
-    labels = engine.evaluate(nearest(engine, centres), labels=True).labels
-    assert labels is not None
-    return labels
+def statistics_of_nearest(engine: InMemory, centres: Doubles, form: str) -> SufficientStatistics:
+    """Return the statistics of the partition that gives each row to the nearest of the centres (K, D), in standard deviations."""
+    factors = nearest(engine, centres)
+    if form == "full":
+        factors = Factors(factors.means, factors.P[:, :, None] * np.eye(engine.n_features), factors.log_constant)
+    return engine.sweep(factors, hard=True)
 
 
 def nearest(engine: InMemory, centres: Doubles) -> Factors:
@@ -220,8 +223,22 @@ def nearest(engine: InMemory, centres: Doubles) -> Factors:
     return Factors(np.ascontiguousarray(centres), np.repeat(scale[None], len(centres), axis=0), np.zeros(len(centres)))
 
 
+def sample_rows(engine: InMemory, K: int, random: np.random.Generator) -> InMemory:
+    """Return the engine, or one of SAMPLE rows (or 100 a component) drawn from those that weigh anything."""
+    v, wanted = engine.sample_weight, max(SAMPLE, 100 * K)
+    N = len(engine.X) if v is None else np.count_nonzero(v)
+    if wanted >= N:
+        return engine
+    rows = np.sort(random.choice(N if v is None else np.flatnonzero(v), wanted, replace=False, shuffle=False))
+    return InMemory(engine.X[rows], None if v is None else v[rows], n_threads=engine.n_threads, trusted=True)
+
+
 def kmeans(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
-    """Return K centres, (K, D) in data units, by Lloyd's iteration on scaled features from a k-means++ seeding."""
+    """Return K centres, (K, D) in data units, by Lloyd's iteration on scaled features from a k-means++ seeding.
+
+    Of more than SAMPLE rows (or 100 a component), so many are drawn and the centres are theirs.
+    """
+    engine = sample_rows(engine, K, random)
     factors = nearest(engine, kmeans_plus_plus(engine, K, random))
     before = np.inf
     for _ in range(KMEANS_SWEEPS):
@@ -250,8 +267,9 @@ def kmeans_plus_plus(engine: InMemory, K: int, random: np.random.Generator) -> D
     """Return K rows as centres, (K, D) in data units, drawn in turn with probability proportional to their squared distance.
 
     The distance is that from the centres before. The best of 2 + log K candidates is taken each time
-    (Arthur & Vassilvitskii 2007, section 6).
+    (Arthur & Vassilvitskii 2007, section 6). Of more than SAMPLE rows (or 100 a component), so many are drawn first.
     """
+    engine = sample_rows(engine, K, random)
     v = np.ones(len(engine.X)) if engine.sample_weight is None else engine.sample_weight
     candidates = 2 + int(np.log(K))
     unit = nearest(engine, engine.X[:1].astype(np.float64))
