@@ -221,7 +221,7 @@ class Parameters:
         """Read what `save` wrote, checking all of it and executing none. Raises ValueError that names file and fault."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (UnicodeDecodeError, ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     def __eq__(self, other: object) -> bool:
