@@ -191,6 +191,7 @@ def em(
     engine = _engine(data, sample_weight, n_threads)
     structure = structure_named(start.structure)
     parameters = start
+    parameters.factors  # noqa: B018  before the clock starts: the first ones load SciPy
     trace = Trace(weight=engine.weight, parameters=start)
     kept = History()
     show = _Display(verbose)
@@ -261,7 +262,8 @@ def fit(
     structure : str          "full", "tied", "diag" or "spherical"
     sample_weight : (N,)     row weights, at least 0
     random_state : int, Generator, RandomState or None    seeds the start; None is the same start every time
-    init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise`), or a start of your own
+    init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise.start`), or a start of your
+        own; k-means looks at 100,000 rows at most, EM at all
     n_init : int             how many starts; the fit with the highest log-likelihood is kept
     stop : rule or int       default: a sweep gains less than 1e-8 nats a row, or 10,000 sweeps
     reg_covar, history, n_threads, callback, verbose    as in `em`

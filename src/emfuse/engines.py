@@ -255,11 +255,13 @@ def as_weights(sample_weight: ArrayLike | None, N: int) -> Doubles | None:
         row = int(bad.argmax())
         raise ValueError(f"sample_weight must be finite and at least 0, got {v[row]} for row {row}")
     if not v.any():
-        raise ValueError("sample_weight must be above 0 for some row, got 0 for every one")
+        raise ValueError("sample_weight must be above 0 for some row, but every weight is zero")
     return v
 
 
 def _from_objects(array: AnyArray, name: str = "X") -> Doubles:
+    if any(isinstance(value, (str, bytes, complex)) for value in array.flat):  # astype would read "1.5", and drop imaginary parts
+        raise TypeError(f"{name} must be real numbers, got an array with strings or complex numbers")
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:

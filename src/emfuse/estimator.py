@@ -467,7 +467,7 @@ def _start_statistics(
     X, v = engine.X, engine.sample_weight
     if init_params in OWN_STARTS:
         centres = initialise.CENTRES[OWN_STARTS[init_params]](engine, K, initialise.generator(random))
-        return initialise.statistics_of_labels(engine, initialise.nearest_labels(engine, centres), K, kind.form)
+        return initialise.statistics_of_nearest(engine, centres, kind.form)
     if init_params == "kmeans":
         labels = KMeans(n_clusters=K, n_init=1, random_state=random).fit(X, sample_weight=v).labels_
         return initialise.statistics_of_labels(engine, labels.astype(np.int64), K, kind.form)
