@@ -83,14 +83,18 @@ cdef int describe(cnp.ndarray X, Data* data) except -1:
     return 0
 
 
-cdef double* doubles(cnp.ndarray array, ptrdiff_t size, str name) except NULL:
-    """The data of a C-ordered float64 array of `size` elements."""
-    if cnp.PyArray_TYPE(array) != cnp.NPY_DOUBLE or not cnp.PyArray_IS_C_CONTIGUOUS(array) or cnp.PyArray_SIZE(array) != size:
-        raise TypeError(f"{name} must be a C-ordered float64 array of {size} elements, got shape {(<object>array).shape}, {array.dtype}")
+cdef double* doubles(cnp.ndarray array, ptrdiff_t size, str name, bint written=False) except NULL:
+    """The data of a C-ordered, native float64 array of `size` elements; one that is `written` to must let itself be."""
+    if (cnp.PyArray_TYPE(array) != cnp.NPY_DOUBLE or not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_SIZE(array) != size
+            or (written and not cnp.PyArray_ISWRITEABLE(array))):
+        raise TypeError(f"{name} must be a C-ordered{', writable' if written else ''}, native float64 array of {size} elements, "
+                        f"got shape {(<object>array).shape}, {array.dtype}, {'writable' if array.flags.writeable else 'read-only'}")
     return <double*>cnp.PyArray_DATA(array)
 
 
 cdef int describe_mixture(cnp.ndarray means, cnp.ndarray P, cnp.ndarray log_constant, ptrdiff_t D, Mixture* mixture) except -1:
+    if cnp.PyArray_NDIM(means) != 2 or cnp.PyArray_NDIM(P) not in (2, 3):
+        raise TypeError(f"means must be 2-D and P 2-D or 3-D, got {means.ndim}-D and {P.ndim}-D")
     cdef ptrdiff_t K = cnp.PyArray_DIM(means, 0)
     mixture.K = K
     mixture.full = cnp.PyArray_NDIM(P) == 3
@@ -155,8 +159,9 @@ cdef double sweep_blocks(const Data* data, const Mixture* mixture, const double*
     return log_likelihood
 
 
-def sweep(*, cnp.ndarray X, cnp.ndarray weights, cnp.ndarray means, cnp.ndarray P, cnp.ndarray log_constant, cnp.ndarray origin,
-          bint hard, cnp.ndarray mass, cnp.ndarray first, cnp.ndarray second):
+def sweep(*, cnp.ndarray X not None, cnp.ndarray weights, cnp.ndarray means not None, cnp.ndarray P not None,
+          cnp.ndarray log_constant not None, cnp.ndarray origin not None, bint hard, cnp.ndarray mass not None,
+          cnp.ndarray first not None, cnp.ndarray second not None):
     """Add the statistics of `X` to `mass`, `first` and `second`: see `emfuse.reference.sweep`, the definition."""
     cdef Data data
     cdef Mixture mixture
@@ -167,9 +172,9 @@ def sweep(*, cnp.ndarray X, cnp.ndarray weights, cnp.ndarray means, cnp.ndarray 
     K = mixture.K
     cdef const double* v = doubles(weights, data.N, "weights") if weights is not None else NULL
     cdef const double* o = doubles(origin, K * D, "origin")
-    cdef double* mass_sums = doubles(mass, K, "mass")
-    cdef double* first_sums = doubles(first, K * D, "first")
-    cdef double* second_sums = doubles(second, K * D * D if mixture.full else K * D, "second")
+    cdef double* mass_sums = doubles(mass, K, "mass", True)
+    cdef double* first_sums = doubles(first, K * D, "first", True)
+    cdef double* second_sums = doubles(second, K * D * D if mixture.full else K * D, "second", True)
     cdef ptrdiff_t B = rows_per_block(data.N, D, K)
     cdef double log_likelihood
     if not allocate(&scratch, B, D, K, mixture.full):
@@ -181,7 +186,7 @@ def sweep(*, cnp.ndarray X, cnp.ndarray weights, cnp.ndarray means, cnp.ndarray 
     return log_likelihood
 
 
-def evaluate(*, cnp.ndarray X, cnp.ndarray means, cnp.ndarray P, cnp.ndarray log_constant,
+def evaluate(*, cnp.ndarray X not None, cnp.ndarray means not None, cnp.ndarray P not None, cnp.ndarray log_constant not None,
              cnp.ndarray log_density=None, cnp.ndarray labels=None, cnp.ndarray responsibilities=None):
     """Fill whichever outputs are given, row by row: see `emfuse.reference.evaluate`, the definition."""
     cdef Data data
@@ -191,12 +196,12 @@ def evaluate(*, cnp.ndarray X, cnp.ndarray means, cnp.ndarray P, cnp.ndarray log
     cdef ptrdiff_t N = data.N, D = data.D, K, start = 0, rows
     describe_mixture(means, P, log_constant, D, &mixture)
     K = mixture.K
-    cdef double* density_out = doubles(log_density, N, "log_density") if log_density is not None else NULL
-    cdef double* posterior_out = doubles(responsibilities, N * K, "responsibilities") if responsibilities is not None else NULL
+    cdef double* density_out = doubles(log_density, N, "log_density", True) if log_density is not None else NULL
+    cdef double* posterior_out = doubles(responsibilities, N * K, "responsibilities", True) if responsibilities is not None else NULL
     cdef int64_t* label_out = NULL
     if labels is not None:
-        if cnp.PyArray_TYPE(labels) != cnp.NPY_INT64 or not cnp.PyArray_IS_C_CONTIGUOUS(labels) or cnp.PyArray_SIZE(labels) != N:
-            raise TypeError(f"labels must be a C-ordered int64 array of {N} elements")
+        if cnp.PyArray_TYPE(labels) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY(labels) or cnp.PyArray_SIZE(labels) != N:
+            raise TypeError(f"labels must be a C-ordered, writable, native int64 array of {N} elements")
         label_out = <int64_t*>cnp.PyArray_DATA(labels)
     cdef ptrdiff_t B = rows_per_block(N, D, K)
     if not allocate(&scratch, B, D, K, mixture.full):

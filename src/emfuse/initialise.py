@@ -133,14 +133,23 @@ def _one_hot(labels: Labels, K: int) -> Doubles:
 
 
 def moments(engine: InMemory) -> tuple[Doubles, Doubles]:
-    """Return mean and variance of each feature, (D,) each, with the row weights."""
+    """Return mean and variance of each feature, (D,) each, with the row weights. Raises ValueError where a variance overflows."""
     D = engine.n_features
     guess = engine.X[:1].astype(np.float64)
     for _ in range(2):  # about the first row, then about the mean
         s = engine.sweep(Factors(guess, np.zeros((1, D)), np.zeros(1)))
         t = s.first / s.mass
         guess = guess + t
-    return guess[0], np.asarray(np.maximum(s.second / s.mass - t * t, 0.0)[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = (s.second / s.mass - t * t)[0]
+    if not np.isfinite(variance).all():
+        d = int((~np.isfinite(variance)).argmax())
+        row = int(np.abs(engine.X[:, d]).argmax())
+        raise ValueError(
+            f"row {row} of X has {engine.X[row, d]:.6g} in feature {d}, so far from the others that the variance overflows; the "
+            "spread must be below about 1e150. Remove the row, or divide the feature by a constant."
+        )
+    return guess[0], np.asarray(np.maximum(variance, 0.0))
 
 
 def generator(random_state: RandomState) -> np.random.Generator:
@@ -182,17 +191,18 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
     try:
         return maximise(s, kind)
     except CollapsedComponent:
-        return maximise(_pooled(s, centres), kind)
+        return maximise(_pooled(s), kind)
 
 
-def _pooled(s: SufficientStatistics, centres: Doubles) -> SufficientStatistics:
+def _pooled(s: SufficientStatistics) -> SufficientStatistics:
     """Return statistics with one covariance for all, and for an empty cluster its centre and a K-th of the weight."""
-    K = len(centres)
+    K = len(s.mass)
     empty = s.mass == 0
     mass = np.where(empty, s.weight / K, s.mass)
+    s = s.about(s.origin + s.first / mass[:, None])  # its means; an empty cluster's is the centre
     within = s.second.sum(axis=0) / s.weight
     second = mass.reshape((K,) + (1,) * within.ndim) * within
-    return SufficientStatistics(np.where(empty[:, None], centres, s.origin), mass, s.first, second, weight=s.weight)
+    return SufficientStatistics(s.origin, mass, np.zeros_like(s.first), second, weight=s.weight)
 
 
 def random_responsibilities(engine: InMemory, K: int, random: Any) -> Callable[[slice], Doubles]:

@@ -85,7 +85,7 @@ class Parameters:
             k = int(w.argmin())
             raise ValueError(f"weights must be at least 0, got weights[{k}] = {w[k]}")
         if abs(w.sum() - 1.0) > WEIGHTS_SUM_TO_ONE_WITHIN:
-            raise ValueError(f"weights must sum to 1, got a sum of {w.sum()!r}; divide them by it")
+            raise ValueError(f"weights must sum to 1, got a sum of {float(w.sum())!r}; divide them by it")
         if kind.form == "full":
             _check_symmetric(c)
         self._fill(w, m, c, kind)
@@ -270,5 +270,5 @@ def _check_symmetric(matrices: Doubles) -> None:
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         mirrored = (*at[:-2], at[-1], at[-2])
         raise ValueError(
-            f"covariances must be symmetric, got {matrices[at]!r} at {list(at)} and {matrices[mirrored]!r} at {list(mirrored)}"
+            f"covariances must be symmetric, got {matrices[at]} at {list(at)} and {matrices[mirrored]} at {list(mirrored)}"
         )

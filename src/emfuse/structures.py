@@ -41,6 +41,9 @@ class NotPositiveDefinite(ValueError):
             "and must have more than 0"
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return NotPositiveDefinite, (self.component, self.feature, self.variance)
+
 
 class Structure(ABC):
     """A covariance structure. Scatters are (K, D, D) for the form "full", (K, D) for "diag"; K components, D features."""
