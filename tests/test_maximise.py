@@ -1,0 +1,179 @@
+"""The M step: equations 7 and 8 by hand, from any origin; and what a component that has collapsed says."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import emfuse
+from emfuse import CollapsedComponent, InMemory, SufficientStatistics, maximise
+from emfuse.structures import STRUCTURES
+
+EPS = np.finfo(np.float64).eps
+
+
+def statistics(mass, first, second, origin=None):
+    """Statistics from lists, about 0 where no origin is given."""
+    mass, first, second = (np.array(given, dtype=np.float64) for given in (mass, first, second))
+    origin = np.zeros_like(first) if origin is None else np.array(origin, dtype=np.float64)
+    return SufficientStatistics(origin, mass, first, second, weight=float(mass.sum()))
+
+
+# ------------------------------------------------------------------ literal
+
+
+def test_one_feature_by_hand():
+    """Rows 1 and 3, and rows 10, 10, 16: means 2 and 12, variances 1 and 8, weights 2/5 and 3/5."""
+    p = maximise(statistics([2, 3], [[4], [36]], [[10], [456]]), "diag")
+    np.testing.assert_array_equal(p.weights, [0.4, 0.6])
+    np.testing.assert_array_equal(p.means, [[2.0], [12.0]])
+    np.testing.assert_array_equal(p.covariances, [[1.0], [8.0]])
+
+
+def test_each_structure_by_hand():
+    """Rows (0, 0), (2, 0), (2, 3), (0, 3) and the same moved by 10: mean (1, 1.5), variances 1 and 2.25, no covariance."""
+    rows = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 3.0], [0.0, 3.0]])
+    first = np.array([rows.sum(axis=0)] * 2)
+    squares, products = np.square(rows).sum(axis=0), rows.T @ rows
+    origin = [[0.0, 0.0], [10.0, 10.0]]
+    diag, full = statistics([4, 4], first, [squares] * 2, origin), statistics([4, 4], first, [products] * 2, origin)
+    matrix = np.diag([1.0, 2.25])
+    np.testing.assert_array_equal(maximise(full, "full").covariances, [matrix, matrix])
+    np.testing.assert_array_equal(maximise(full, "tied").covariances, matrix)
+    np.testing.assert_array_equal(maximise(diag, "diag").covariances, [[1.0, 2.25]] * 2)
+    np.testing.assert_array_equal(maximise(diag, "spherical").covariances, [1.625, 1.625])
+    np.testing.assert_array_equal(maximise(diag, "diag").means, [[1.0, 1.5], [11.0, 11.5]])
+
+
+def test_regularisation_is_added_to_every_variance():
+    """reg_covar is in data units squared, and added after the estimate."""
+    p = maximise(statistics([2], [[4]], [[10]]), "diag", reg_covar=0.25)
+    np.testing.assert_array_equal(p.covariances, [[1.25]])
+
+
+def test_spare_mass_is_added_before_dividing(structure):
+    """Rows 1 and 3 with 2 spare: mean 4 / 4 = 1; squares about it 0 and 4, over 4."""
+    p = maximise(statistics([2], [[4]], [[[10]]] if STRUCTURES[structure].form == "full" else [[10]]), structure, spare_mass=2.0)
+    np.testing.assert_array_equal(p.means, [[1.0]])
+    np.testing.assert_array_equal(p.variances, [[1.0]])
+
+
+# ------------------------------------------------------------------ law
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 30.0])
+def test_the_origin_does_not_matter(structure, mixture, shift):
+    """Sums about any origin give the same parameters; digits are lost as the square of the distance, in standard deviations."""
+    p = mixture(structure, K=2, D=3)
+    X = p.sample(50, random_state=0)[0]
+    here = maximise(InMemory(X).sweep(p.factors), structure)
+    there = maximise(InMemory(X).sweep(p.factors, origin=here.means + shift * here.sds), structure)
+    tolerance = 50 * EPS * (1.0 + shift) ** 2 * 10  # 50 terms; 10 for the sizes of variances beside each other
+    np.testing.assert_allclose(there.means, here.means, atol=tolerance * here.sds.max())
+    np.testing.assert_allclose(there.covariance_matrices, here.covariance_matrices, atol=tolerance * here.variances.max())
+
+
+def test_the_weights_sum_to_one(structure, mixture):
+    """As far as K additions do."""
+    p = mixture(structure, K=7, D=2)
+    made = maximise(InMemory(p.sample(200, random_state=0)[0]).sweep(p.factors), structure)
+    assert made.weights.sum() == pytest.approx(1.0, abs=7 * EPS)
+
+
+def test_the_parameters_can_be_made_again_by_the_careful_constructor(structure, mixture):
+    """What the M step wraps unchecked passes every check."""
+    p = mixture(structure, K=3, D=4)
+    made = maximise(InMemory(p.sample(300, random_state=0)[0]).sweep(p.factors), structure)
+    assert emfuse.Parameters(made.weights, made.means, made.covariances, made.structure) == made
+
+
+def test_the_statistics_stay_as_they_were(structure, mixture):
+    """maximise reads; it changes nothing in place."""
+    p = mixture(structure, K=2, D=3)
+    s = InMemory(p.sample(60, random_state=0)[0]).sweep(p.factors)
+    before = [array.tobytes() for array in (s.origin, s.mass, s.first, s.second)]
+    maximise(s, structure, reg_covar=0.1)
+    assert [array.tobytes() for array in (s.origin, s.mass, s.first, s.second)] == before
+
+
+# ------------------------------------------------------------------ collapse
+
+
+def test_a_component_without_rows_says_so():
+    """Which one, and what to do; the fields are for programs."""
+    with pytest.raises(CollapsedComponent) as caught:
+        maximise(statistics([2, 0], [[4], [0]], [[10], [0]]), "diag")
+    assert str(caught.value) == (
+        "component 1 has collapsed: no row is left to it. Ask for fewer components (now 2), or start it nearer to the data."
+    )
+    assert (caught.value.component, caught.value.mass, caught.value.feature) == (1, 0.0, None)
+
+
+def test_a_component_without_spread_says_where():
+    """Which one, how many rows, which feature, and what to do."""
+    with pytest.raises(CollapsedComponent) as caught:
+        maximise(statistics([10, 4], [[0, 30], [4, 4]], [[5, 90], [8, 8]]), "diag")
+    assert str(caught.value) == (
+        "component 0 has collapsed: 10 rows' worth of data has variance 0 in feature 1, given the features before it, and must "
+        "have more than rounding leaves. Raise reg_covar (now 0), ask for fewer components (now 2), or drop a constant or "
+        "repeated column."
+    )
+    assert (caught.value.component, caught.value.mass, caught.value.feature) == (0, 10.0, 1)
+
+
+def test_a_shared_covariance_without_spread_has_no_component():
+    """The mass is then that of all rows."""
+    with pytest.raises(CollapsedComponent, match="the shared covariance has collapsed: 6 rows' worth of data") as caught:
+        maximise(statistics([2, 4], [[0], [0]], [[[0]], [[0]]]), "tied")
+    assert (caught.value.component, caught.value.mass, caught.value.feature) == (None, 6.0, 0)
+
+
+@pytest.mark.parametrize(("sd", "collapses"), [(0.0, True), (1.0, True), (2.0, True), (3.0, False)])
+def test_spread_that_rounding_makes_up_is_none(structure, sd, collapses):
+    """Around a mean of 1 a standard deviation of 2 eps is what rounding the rows makes up; 3 eps is a spread."""
+    K, D = 2, 3
+    scatter = 5 * (sd * EPS) ** 2 * (np.eye(D) if STRUCTURES[structure].form == "full" else np.ones(D))
+    s = statistics([5, 5], np.zeros((K, D)), [scatter] * K, np.ones((K, D)))
+    if collapses:
+        with pytest.raises(CollapsedComponent):
+            maximise(s, structure)
+    else:
+        np.testing.assert_allclose(maximise(s, structure).sds, 3 * EPS, rtol=4 * EPS)
+
+
+def test_regularisation_keeps_a_component_of_one_row_alive(structure, mixture):
+    """With reg_covar, variance 0 becomes reg_covar."""
+    kind = STRUCTURES[structure]
+    zeros = np.zeros((2, 3, 3) if kind.form == "full" else (2, 3))
+    p = maximise(statistics([1, 1], np.zeros((2, 3)), zeros), structure, reg_covar=1e-6)
+    np.testing.assert_array_equal(p.variances, np.full((2, 3), 1e-6))
+
+
+def test_a_spread_that_overflows_says_so(structure):
+    """Variances beyond 1e308 are no collapse."""
+    kind = STRUCTURES[structure]
+    huge = np.full((1, 1, 1) if kind.form == "full" else (1, 1), np.inf)
+    with pytest.raises(ValueError, match="the covariances overflow double precision") as caught:
+        maximise(statistics([2], [[0]], huge), structure)
+    assert not isinstance(caught.value, CollapsedComponent)
+
+
+def collapsed():
+    """A CollapsedComponent, as `maximise` raises it."""
+    try:
+        maximise(statistics([2, 0], [[4], [0]], [[10], [0]]), "diag")
+    except CollapsedComponent as error:
+        return error
+
+
+def not_positive_definite():
+    """A NotPositiveDefinite, as a structure raises it."""
+    return emfuse.NotPositiveDefinite(1, 2, -3.0)
+
+
+@pytest.mark.parametrize("make", [collapsed, not_positive_definite])
+def test_an_error_survives_the_way_between_processes(make):
+    """A worker's error arrives whole in the process that asked: same class, words and fields."""
+    error = make()
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

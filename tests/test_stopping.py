@@ -1,0 +1,128 @@
+"""Rules: a table of traces and the reasons they must give."""
+
+import numpy as np
+import pytest
+
+import emfuse
+from emfuse.stopping import (
+    GainBelow,
+    Limit,
+    ParametersWithin,
+    RelativeGainBelow,
+    Steps,
+    SweepLimit,
+    TimeLimit,
+    Trace,
+    as_rule,
+    first_of,
+)
+
+NATS = "the last sweep changed the log-likelihood by {} nats, less than {}"
+ROW = "the last sweep changed the log-likelihood by {} nats a row, less than {}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "entries", "weight", "reason"),
+    [
+        (GainBelow(1.0), [], 1, None),
+        (GainBelow(1.0), [-9.0], 1, None),  # one sweep has no gain
+        (GainBelow(1.0), [-9.0, -8.0], 1, None),  # strictly less
+        (GainBelow(1.0), [-9.0, -8.5], 1, NATS.format("0.5", "1")),
+        (GainBelow(1.0), [-9.0, -9.5], 1, NATS.format("-0.5", "1")),  # a fall by rounding is the end too
+        (GainBelow(1.0), [-9.0, -19.0], 1, None),  # a real fall is not
+        (GainBelow(0.0), [-9.0, -9.0], 1, None),  # nothing is less than 0
+        (GainBelow(0.1, per_row=True), [-9.0, -8.0], 10, None),
+        (GainBelow(0.1, per_row=True), [-9.0, -8.5], 10, ROW.format("0.05", "0.1")),
+        (GainBelow(0.1, per_row=True), [-9.0, -8.5], 4, None),
+        (RelativeGainBelow(0.1), [-9.0], 1, None),
+        (RelativeGainBelow(0.1), [-10.0, -9.0], 1, None),  # 1 / (1 + 9) is not less than 0.1
+        (RelativeGainBelow(0.1), [-9.5, -9.0], 1, "the log-likelihood changed by 0.05 of itself, less than 0.1"),
+        (RelativeGainBelow(0.1), [0.0, 0.05], 1, "the log-likelihood changed by 0.0476 of itself, less than 0.1"),
+        (SweepLimit(3), [-9.0, -8.0], 1, None),
+        (SweepLimit(3), [-9.0, -8.0, -7.0], 1, "the limit of 3 sweeps was reached"),
+        (Steps(2), [-9.0, -8.0], 1, None),
+        (Steps(2), [-9.0, -8.0, -7.0], 1, "the 2 M steps asked for were done"),
+        (Steps(1), [-9.0, -8.0], 1, "the 1 M step asked for were done"),
+        (Steps(0), [-9.0], 1, "the 0 M steps asked for were done"),
+    ],
+)
+def test_a_trace_has_this_reason_to_stop(rule, entries, weight, reason):
+    """trace -> a reason, in a sentence, or None."""
+    assert rule(Trace(entries, weight=weight)) == reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit"), [(GainBelow(1.0), False), (RelativeGainBelow(1.0), False), (SweepLimit(2), True), (Steps(1), True)]
+)
+def test_only_limits_are_limits(rule, limit):
+    """A reason is convergence unless it is a `Limit`."""
+    assert isinstance(rule(Trace([-9.0, -9.0])), Limit) is limit
+
+
+@pytest.mark.parametrize("spent", [0.0, 1.9, 2.0, 2.1])
+def test_a_time_limit_asks_its_clock(spent):
+    """The limit is reached when that many seconds have passed since the trace began, not before."""
+    trace = Trace([-9.0])
+    reason = TimeLimit(2.0, clock=lambda: trace.started + spent)(trace)
+    assert reason == ("the time limit of 2 seconds was reached" if trace.started + spent - trace.started >= 2.0 else None)
+    assert reason is None or isinstance(reason, Limit)
+
+
+def test_parameters_within_measures_in_standard_deviations():
+    """Mean 0 -> 0.02 with standard deviation 2 is a move of 0.01."""
+    old = emfuse.Parameters([1.0], [0.0], [[4.0]], "diag")
+    new = emfuse.Parameters([1.0], [0.02], [[4.0]], "diag")
+    trace = Trace([-9.0, -8.0], parameters=new, previous=old)
+    assert ParametersWithin(0.01)(trace) is None
+    assert ParametersWithin(0.0101)(trace).startswith("weights, means and standard deviations moved by 0.01 at most")
+    assert ParametersWithin(1.0)(Trace([-9.0], parameters=new)) is None
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        emfuse.Parameters([0.6, 0.4], [0.0, 1.0], [1.0, 1.0], "spherical"),
+        emfuse.Parameters([0.5, 0.5], [0.0, 1.1], [1.0, 1.0], "spherical"),
+        emfuse.Parameters([0.5, 0.5], [0.0, 1.0], [1.0, 1.25], "spherical"),
+    ],
+    ids=["weights", "means", "standard deviations"],
+)
+def test_parameters_within_looks_at_each_kind_of_parameter(new):
+    """A move of 0.1 in any one of weights, means and standard deviations keeps a fit going."""
+    old = emfuse.Parameters([0.5, 0.5], [0.0, 1.0], [1.0, 1.0], "spherical")
+    assert ParametersWithin(0.09)(Trace([-9.0, -8.0], parameters=new, previous=old)) is None
+    assert ParametersWithin(0.12)(Trace([-9.0, -8.0], parameters=new, previous=old))
+
+
+def test_the_first_rule_that_stops_gives_the_reason():
+    """`first_of` asks in the order given."""
+    trace = Trace([-9.0, -9.0])
+    assert first_of(GainBelow(1.0), Steps(1))(trace).startswith("the last sweep")
+    assert first_of(Steps(1), GainBelow(1.0))(trace).startswith("the 1 M step")
+    assert first_of(Steps(5), SweepLimit(5))(trace) is None
+
+
+def test_an_integer_is_that_many_steps():
+    """`stop=5` means Steps(5), for numpy's integers too."""
+    assert as_rule(5) == as_rule(np.int64(5)) == Steps(5)
+
+
+@pytest.mark.parametrize("stop", [True, 2.5, "5", None])
+def test_what_is_no_rule_is_refused(stop):
+    """Anything that is neither a callable nor a whole number raises TypeError."""
+    with pytest.raises(TypeError, match="stop must be a rule"):
+        as_rule(stop)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: GainBelow(-1.0), "nats must be at least 0, got -1.0"),
+        (lambda: GainBelow(float("nan")), "nats must be at least 0, got nan"),
+        (lambda: Steps(-1), "the number of M steps must be at least 0, got -1"),
+    ],
+)
+def test_a_senseless_rule_is_refused(make, words):
+    """Errors say what was seen and what was needed."""
+    with pytest.raises(ValueError, match=words):
+        make()
