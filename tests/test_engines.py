@@ -38,7 +38,7 @@ def assert_close(a, b, rows):
 def large(mixture):
     """A mixture, and so many rows that they are cut into several groups."""
     p = mixture("full", K=6, D=6, apart=1.0)
-    X = p.sample(13_000, random_state=0)[0]
+    X = p.sample(30_000, random_state=0)[0]
     assert len(engines.cut(len(X), p.factors)) > 4
     return p, np.random.default_rng(1).permutation(X)
 

@@ -22,18 +22,21 @@ static const double ROOT_HALF_LOG2_E = 0.84932180028801904272;   /* P times this
 static const double LEAST = -1e300;
 
 static constexpr int TILE_VECTORS = EMFUSE_REGISTERS == 32 ? 4 : 2;   /* registers of rows, or columns of a scatter tile, side by side */
+static constexpr ptrdiff_t FEW = EMFUSE_REGISTERS == 32 ? 5 : 3;         /* features whose sums all fit the registers */
 static constexpr int TILE_FEATURES = 4;                               /* features of y, or rows of a scatter tile */
 static constexpr int PANEL = TILE_VECTORS * W;                        /* rows that the E step takes together */
 static constexpr ptrdiff_t BLOCK_UNIT = 32;                           /* B is a multiple of this, and this of PANEL */
 static constexpr int LOG_GROUP = 16;                                  /* row sums multiplied before one log: K^16 < 1e300 */
 
-/* Rows per block: as many as keep the block's scratch in a part of the second-level cache. */
+/* Rows per block: as many as keep the block's scratch in a part of the second-level cache (of the first, where rows are
+   short), and the blocks of one call about equal. */
 INLINE ptrdiff_t rows_per_block(ptrdiff_t N, ptrdiff_t D, ptrdiff_t K) {
-    const ptrdiff_t cache = 192 * 1024 / sizeof(double);
+    const ptrdiff_t cache = 192 * 1024 / sizeof(double), most = D <= FEW ? 256 : 1024;
     ptrdiff_t B = cache / (3 * D + K + 4) / BLOCK_UNIT * BLOCK_UNIT;
-    if (B > 1024) B = 1024;
-    if (B > N) B = (N + BLOCK_UNIT - 1) / BLOCK_UNIT * BLOCK_UNIT;
-    return B < BLOCK_UNIT ? BLOCK_UNIT : B;
+    if (B > most) B = most;
+    if (B < BLOCK_UNIT) B = BLOCK_UNIT;
+    const ptrdiff_t blocks = (N + B - 1) / B, even = blocks ? (N + blocks - 1) / blocks : 1;
+    return (even + BLOCK_UNIT - 1) / BLOCK_UNIT * BLOCK_UNIT;
 }
 
 /* Scratch for one call, carved out of one piece of memory on a cache line. */
@@ -49,12 +52,17 @@ struct Scratch {
     double* weighted;    /* (D, B)  r times that */
     double* P;           /* packed, scaled by ROOT_HALF_LOG2_E */
     double* c;           /* (K,)    log2 units */
+    double* partial;     /* (K, sums, W)  sums of few features */
     void* memory;
 };
+
+INLINE int few(ptrdiff_t D, int full) { return D == 1 || (full && D <= FEW); }
+INLINE ptrdiff_t sums_of_few(ptrdiff_t D) { return 1 + D + D * (D + 1) / 2; }
 
 INLINE ptrdiff_t packed_size(ptrdiff_t D, int full) {
     ptrdiff_t size = 0;
     if (!full) return D;
+    if (D <= FEW) return D * (D + 1) / 2;
     for (ptrdiff_t d = 0; d < D; d += TILE_FEATURES) {
         const ptrdiff_t R = D - d < TILE_FEATURES ? D - d : TILE_FEATURES;
         size += R * (d + R);
@@ -63,8 +71,8 @@ INLINE ptrdiff_t packed_size(ptrdiff_t D, int full) {
 }
 
 INLINE int allocate(Scratch* s, ptrdiff_t B, ptrdiff_t D, ptrdiff_t K, int full) {
-    const ptrdiff_t sizes[] = {D * B, K * B, B, B, B, B, D * PANEL, full ? D * B : 0, full ? D * B : 0, K * packed_size(D, full), K};
-    double** parts[] = {&s->x, &s->l, &s->top, &s->total, &s->weight, &s->share, &s->residual, &s->moved, &s->weighted, &s->P, &s->c};
+    const ptrdiff_t sizes[] = {D * B, K * B, B, B, B, B, D * PANEL, full ? D * B : 0, full ? D * B : 0, K * packed_size(D, full), K, few(D, full) ? K * sums_of_few(D) * W : 0};
+    double** parts[] = {&s->x, &s->l, &s->top, &s->total, &s->weight, &s->share, &s->residual, &s->moved, &s->weighted, &s->P, &s->c, &s->partial};
     constexpr int PARTS = sizeof sizes / sizeof sizes[0], LINE = 8;
     ptrdiff_t need = LINE;
     for (int j = 0; j < PARTS; j++) need += (sizes[j] + LINE - 1) / LINE * LINE;
@@ -78,6 +86,10 @@ INLINE int allocate(Scratch* s, ptrdiff_t B, ptrdiff_t D, ptrdiff_t K, int full)
 /* P of one component: rows in groups of TILE_FEATURES, each group stored feature by feature, so that `log_density_full`
    reads it from front to back. Above the diagonal of a group stands 0. */
 INLINE void pack_full(const double* P, ptrdiff_t D, double* packed) {
+    if (D <= FEW) {
+        for (ptrdiff_t s = 0; s < D; s++) for (ptrdiff_t t = 0; t <= s; t++) *packed++ = ROOT_HALF_LOG2_E * P[s * D + t];
+        return;
+    }
     for (ptrdiff_t d0 = 0; d0 < D; d0 += TILE_FEATURES) {
         const ptrdiff_t R = D - d0 < TILE_FEATURES ? D - d0 : TILE_FEATURES;
         for (ptrdiff_t t = 0; t < d0 + R; t++)
@@ -112,11 +124,31 @@ INLINE void finish_panel(const vec (&l)[TILE_VECTORS], double* out) {
     UNROLL for (int u = 0; u < TILE_VECTORS; u++) store(out + u * W, larger(l[u], all(LEAST)));
 }
 
-INLINE void log_density_1d(const double* x, ptrdiff_t B, double mu, double P, double c, double* l) {
-    const vec mean = all(mu), scale = all(P), constant = all(c);
-    for (ptrdiff_t i = 0; i < B; i += W) {
-        const vec y = (load(x + i) - mean) * scale;                                          /* (1) (2) */
-        store(l + i, larger(constant - y * y, all(LEAST)));                                  /* (3) */
+/* Few features, D known when compiled: the residuals of a row stay in registers, and D = 1 is only the first of these loops. */
+template <int D>
+INLINE void log_density_of(const double* x, ptrdiff_t B, const double* mu, const double* P, double c, double* l) {
+    constexpr int V = D <= 2 ? TILE_VECTORS : TILE_VECTORS / 2;
+    for (ptrdiff_t i = 0; i < B; i += V * W) {
+        vec d[D][V], log_density[V];
+        UNROLL for (int u = 0; u < V; u++) log_density[u] = all(c);
+        UNROLL for (int t = 0; t < D; t++) UNROLL for (int u = 0; u < V; u++) d[t][u] = load(x + t * B + i + u * W) - all(mu[t]);   /* (1) */
+        UNROLL for (int s = 0; s < D; s++) {
+            vec y[V];
+            UNROLL for (int u = 0; u < V; u++) y[u] = all(P[s * (s + 1) / 2]) * d[0][u];
+            UNROLL for (int t = 1; t <= s; t++) UNROLL for (int u = 0; u < V; u++) y[u] += all(P[s * (s + 1) / 2 + t]) * d[t][u];   /* (2) */
+            UNROLL for (int u = 0; u < V; u++) log_density[u] -= y[u] * y[u];                /* (3) */
+        }
+        UNROLL for (int u = 0; u < V; u++) store(l + i + u * W, larger(log_density[u], all(LEAST)));
+    }
+}
+
+INLINE void log_density_few(const double* x, ptrdiff_t B, ptrdiff_t D, const double* mu, const double* P, double c, double* l) {
+    switch (D) {
+        case 1: log_density_of<1>(x, B, mu, P, c, l); break;
+        case 2: log_density_of<2>(x, B, mu, P, c, l); break;
+        case 3: log_density_of<3>(x, B, mu, P, c, l); break;
+        case 4: log_density_of<4>(x, B, mu, P, c, l); break;
+        case 5: log_density_of<5>(x, B, mu, P, c, l); break;
     }
 }
 
@@ -255,17 +287,46 @@ INLINE double share_rows(const double* weight, int all_one, ptrdiff_t B, const d
 
 /* ------------------------------------------------------------------ M step's sums (6), one component at a time, about its origin */
 
-INLINE void accumulate_1d(const double* x, const double* e, const double* share, ptrdiff_t B, double origin, double* mass, double* first, double* second) {
-    vec m = zeros(), f = zeros(), s = zeros();
+/* Few features: all sums of a component in registers, W rows abreast in `partial` from block to block, added up at the end. */
+
+template <int D>
+INLINE void accumulate_of(const double* x, const double* e, const double* share, ptrdiff_t B, const double* origin, double* partial) {
+    constexpr int SUMS = 1 + D + D * (D + 1) / 2;
+    vec sum[SUMS];
+    UNROLL for (int j = 0; j < SUMS; j++) sum[j] = load(partial + j * W);
     for (ptrdiff_t i = 0; i < B; i += W) {
-        const vec r = load(e + i) * load(share + i), d = load(x + i) - all(origin), rd = r * d;
-        m += r;
-        f += rd;
-        s += rd * d;
+        const vec r = load(e + i) * load(share + i);
+        vec d[D];
+        sum[0] += r;
+        UNROLL for (int a = 0; a < D; a++) {
+            d[a] = load(x + a * B + i) - all(origin[a]);
+            const vec rd = r * d[a];
+            sum[1 + a] += rd;
+            UNROLL for (int b = 0; b <= a; b++) sum[1 + D + a * (a + 1) / 2 + b] += rd * d[b];
+        }
     }
-    *mass += sum_of(m);
-    *first += sum_of(f);
-    *second += sum_of(s);
+    UNROLL for (int j = 0; j < SUMS; j++) store(partial + j * W, sum[j]);
+}
+
+INLINE void accumulate_few(const double* x, const double* e, const double* share, ptrdiff_t B, ptrdiff_t D, const double* origin, double* partial) {
+    switch (D) {
+        case 1: accumulate_of<1>(x, e, share, B, origin, partial); break;
+        case 2: accumulate_of<2>(x, e, share, B, origin, partial); break;
+        case 3: accumulate_of<3>(x, e, share, B, origin, partial); break;
+        case 4: accumulate_of<4>(x, e, share, B, origin, partial); break;
+        case 5: accumulate_of<5>(x, e, share, B, origin, partial); break;
+    }
+}
+
+INLINE void finish_few(const double* partial, ptrdiff_t D, double* mass, double* first, double* second) {
+    *mass += sum_of(load(partial));
+    for (ptrdiff_t a = 0; a < D; a++) first[a] += sum_of(load(partial + (1 + a) * W));
+    for (ptrdiff_t a = 0; a < D; a++)
+        for (ptrdiff_t b = 0; b <= a; b++) {
+            const double add = sum_of(load(partial + (1 + D + a * (a + 1) / 2 + b) * W));
+            second[a * D + b] += add;
+            if (b < a) second[b * D + a] += add;
+        }
 }
 
 /* r_nk = share_n e_nk, in place of e; returns its sum. */

@@ -8,12 +8,16 @@ cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
+from libc.string cimport memset
 
 cnp.import_array()
 
 cdef extern from "_block.h" nogil:
     const double LOG2_E
     const double LN_2
+    const ptrdiff_t W
+    int few(ptrdiff_t D, int full)
+    ptrdiff_t sums_of_few(ptrdiff_t D)
     cdef cppclass Scratch:
         double* x
         double* l
@@ -26,6 +30,7 @@ cdef extern from "_block.h" nogil:
         double* weighted
         double* P
         double* c
+        double* partial
         void* memory
     ptrdiff_t rows_per_block(ptrdiff_t N, ptrdiff_t D, ptrdiff_t K)
     ptrdiff_t packed_size(ptrdiff_t D, int full)
@@ -34,13 +39,14 @@ cdef extern from "_block.h" nogil:
     void pack_diag(const double* P, ptrdiff_t D, double* packed)
     void load_block[T](const T* X, ptrdiff_t row_step, ptrdiff_t column_step, ptrdiff_t rows, ptrdiff_t D, ptrdiff_t B, double* x)
     void load_weights(const double* v, ptrdiff_t rows, ptrdiff_t B, double* weight)
-    void log_density_1d(const double* x, ptrdiff_t B, double mu, double P, double c, double* l)
+    void log_density_few(const double* x, ptrdiff_t B, ptrdiff_t D, const double* mu, const double* P, double c, double* l)
     void log_density_diag(const double* x, ptrdiff_t B, ptrdiff_t D, const double* mu, const double* P, double c, double* l)
     void log_density_full(const double* x, ptrdiff_t B, ptrdiff_t D, const double* mu, const double* P, double c, double* residual, double* l)
     void normalise(double* l, ptrdiff_t K, ptrdiff_t B, double* top, double* total)
     void harden(double* l, ptrdiff_t K, ptrdiff_t B, double* top, double* total)
     double share_rows(const double* weight, int all_one, ptrdiff_t B, const double* top, const double* total, double* share)
-    void accumulate_1d(const double* x, const double* e, const double* share, ptrdiff_t B, double origin, double* mass, double* first, double* second)
+    void accumulate_few(const double* x, const double* e, const double* share, ptrdiff_t B, ptrdiff_t D, const double* origin, double* partial)
+    void finish_few(const double* partial, ptrdiff_t D, double* mass, double* first, double* second)
     double take_shares(double* e, const double* share, ptrdiff_t B)
     void accumulate_diag(const double* x, const double* r, ptrdiff_t B, ptrdiff_t D, const double* origin, double* first, double* second)
     void accumulate_full(const double* x, const double* r, ptrdiff_t B, ptrdiff_t D, const double* origin,
@@ -125,8 +131,8 @@ cdef inline void log_density_of_block(const Data* data, const Mixture* mixture, 
     else:
         load_block[double](<const double*>data.start + offset, data.row_step, data.column_step, rows, D, B, s.x)
     for k in range(mixture.K):
-        if D == 1:
-            log_density_1d(s.x, B, mixture.mu[k], s.P[k], s.c[k], s.l + k * B)
+        if few(D, mixture.full):
+            log_density_few(s.x, B, D, mixture.mu + k * D, s.P + k * size, s.c[k], s.l + k * B)
         elif mixture.full:
             log_density_full(s.x, B, D, mixture.mu + k * D, s.P + k * size, s.c[k], s.residual, s.l + k * B)
         else:
@@ -136,7 +142,11 @@ cdef inline void log_density_of_block(const Data* data, const Mixture* mixture, 
 cdef double sweep_blocks(const Data* data, const Mixture* mixture, const double* v, const double* origin, bint hard, ptrdiff_t B,
                          Scratch* s, double* mass, double* first, double* second) noexcept nogil:
     cdef ptrdiff_t N = data.N, D = data.D, start = 0, rows, k
+    cdef bint is_few = few(D, mixture.full)
+    cdef ptrdiff_t sums = sums_of_few(D) * W
     cdef double log_likelihood = 0
+    if is_few:
+        memset(s.partial, 0, mixture.K * sums * sizeof(double))
     while start < N:
         rows = min(B, N - start)
         log_density_of_block(data, mixture, start, rows, B, s)
@@ -147,8 +157,8 @@ cdef double sweep_blocks(const Data* data, const Mixture* mixture, const double*
         load_weights(v + start if v != NULL else NULL, rows, B, s.weight)
         log_likelihood += share_rows(s.weight, v == NULL and rows == B, B, s.top, s.total, s.share)
         for k in range(mixture.K):
-            if D == 1:
-                accumulate_1d(s.x, s.l + k * B, s.share, B, origin[k], mass + k, first + k, second + k)
+            if is_few:
+                accumulate_few(s.x, s.l + k * B, s.share, B, D, origin + k * D, s.partial + k * sums)
                 continue
             mass[k] += take_shares(s.l + k * B, s.share, B)
             if mixture.full:
@@ -156,6 +166,9 @@ cdef double sweep_blocks(const Data* data, const Mixture* mixture, const double*
             else:
                 accumulate_diag(s.x, s.l + k * B, B, D, origin + k * D, first + k * D, second + k * D)
         start += rows
+    if is_few:
+        for k in range(mixture.K):
+            finish_few(s.partial + k * sums, D, mass + k, first + k * D, second + k * (D * D if mixture.full else D))
     return log_likelihood
 
 

@@ -29,7 +29,8 @@ from emfuse.statistics import SufficientStatistics
 VARIABLE = "EMFUSE_NUM_THREADS"
 OVERFLOWED = -1e290  # a log-likelihood below this means that some row's squared distance overflowed
 MOST_GROUPS = 256
-GROUP_WORK = 1 << 20  # multiply-adds in a group at least, about 0.1 to 1 ms: far more than handing it to a thread costs
+GROUP_WORK = 1 << 21  # multiply-adds in a group at least, about 0.2 to 2 ms: far more than handing it to a thread costs
+GROUP_ROWS = 1024  # rows in a group at least: adding its sums to the total costs as much as a few rows
 CHECKED_AT_ONCE = 1 << 18  # numbers looked at together for NaN and infinity
 
 Result = TypeVar("Result")
@@ -286,7 +287,7 @@ def cut(N: int, factors: Factors) -> list[slice]:
     """Cut N rows into groups, by the shape of the data alone."""
     K, D = factors.means.shape
     work_of_a_row = K * (D * (D + 1) if factors.form == "full" else 6 * D) + 16 * K
-    size = max(1, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
+    size = max(GROUP_ROWS, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
     size = -(-size // 32) * 32
     return [slice(start, min(start + size, N)) for start in range(0, N, size)]
 
