@@ -143,7 +143,7 @@ def test_it_works_after_a_fork(run):
 
 
 class Slow:
-    """A build whose sweeps take a while, count themselves, and break at the third."""
+    """A build whose sweeps take a while, count themselves, and break at the third where there is an error to raise."""
 
     def __init__(self, error):
         self.error, self.started, self.ended, self.lock = error, 0, 0, threading.Lock()
@@ -153,7 +153,7 @@ class Slow:
             self.started += 1
             mine = self.started
         try:
-            if mine == 3:
+            if mine == 3 and self.error is not None:
                 raise self.error
             time.sleep(0.02)
         finally:
@@ -172,6 +172,25 @@ def test_a_broken_sweep_leaves_no_work_behind(monkeypatch, large, error):
         InMemory(X, n_threads=2).sweep(p.factors)
     started = build.started
     assert build.ended == started
+    time.sleep(0.1)
+    assert build.started == started
+
+
+def test_a_break_between_two_groups_leaves_no_work_behind(monkeypatch, large):
+    """Ctrl-C while sums are added, and not while a group is waited for: the same."""
+    p, X = large
+    build = Slow(None)
+    monkeypatch.setattr(kernels, "load", lambda name=None: build)
+
+    def interrupted(total, part):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SufficientStatistics, "__iadd__", interrupted)
+    try:
+        InMemory(X, n_threads=2).sweep(p.factors)
+    except KeyboardInterrupt:
+        started, ended = build.started, build.ended
+    assert ended == started
     time.sleep(0.1)
     assert build.started == started
 
@@ -394,7 +413,7 @@ def test_a_senseless_number_of_threads_is_refused(n_threads):
         InMemory([1.0], n_threads=n_threads)
 
 
-@pytest.mark.parametrize("value", ["0", "-2", "two", "", "1.5"])
+@pytest.mark.parametrize("value", ["0", "-2", "two", "", "1.5", "²"])
 def test_a_senseless_environment_variable_is_refused(monkeypatch, value):
     """It is the variable that the error names."""
     monkeypatch.setenv("EMFUSE_NUM_THREADS", value)

@@ -185,6 +185,15 @@ def test_the_log_of_a_whole_number_is_right_to_its_last_bit(build):
             assert abs(mp.mpf(value) - mp.log(K)) <= EPS * mp.log(K)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_rows_between_many_components_do_not_overflow(build, weighted):
+    """1,025 rows of density K = 1,000 each have log-likelihood 1,025 log K, although 1,000^1,025 is no double."""
+    N, K = 1025, 1000
+    mixture = {"means": np.zeros((K, 1)), "P": np.ones((K, 1)), "log_constant": np.zeros(K)}
+    total = sums(kernels.load(), np.zeros((N, 1)), np.ones(N) if weighted else None, mixture, mixture["means"])[-1]
+    assert total == pytest.approx(N * np.log(K), rel=N * EPS)
+
+
 def test_a_density_beyond_double_precision_is_zero_beside_another(build):
     """2^-1100 is 0 beside 1, and no NaN."""
     X = np.array([[np.sqrt(1100.0) / ROOT_HALF_LOG2_E]])
@@ -215,11 +224,12 @@ def test_sums_are_added_to(build, form):
         np.testing.assert_array_equal(now, 2.0 * before)
 
 
+@pytest.mark.parametrize("D", [1, 2, 5])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", [1e155, 1e200, -1e308])
-def test_an_overflowing_row_shows_in_the_sum_and_nowhere_as_nan(build, form, value):
+def test_an_overflowing_row_shows_in_the_sum_and_nowhere_as_nan(build, form, D, value):
     """The log-likelihood falls below -1e299; responsibilities still sum to 1."""
-    X, _, mixture, origin = problem(form, 3, 2, 20, np.float64, False)
+    X, _, mixture, origin = problem(form, 3, D, 20, np.float64, False)
     X = X.copy()
     X[7] = value
     assert sums(kernels.load(), X, None, mixture, origin)[-1] < -1e299
@@ -493,6 +503,15 @@ def test_without_the_fastest_build_it_warns_and_takes_the_next(run, error, why):
     assert warned.startswith(f"1 RuntimeWarning: {words}")
     assert builds.startswith(f"['{COMPILED[1]}'")
     assert steps == "3"
+
+
+@pytest.mark.skipif(len(COMPILED) < 2, reason="this CPU runs the baseline alone")
+def test_without_the_baseline_nobody_knows_the_cpu(run):
+    """It is the baseline that asks the CPU, so without it no wider build runs; but the reason is not that the CPU lacks anything."""
+    warned, builds, _ = run(BLOCKED.format(blocked={"emfuse._sweep_baseline"}, error=NOT_THERE)).splitlines()
+    assert warned.startswith("1 RuntimeWarning: emfuse has no compiled build of its pass here")
+    assert builds.startswith("['reference']")
+    assert "lacks" not in builds
 
 
 OLD_CPU = """
