@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -127,12 +128,10 @@ class InMemory:
             part.weight = float(len(X)) if v is None else float(v.sum())
             return part
 
-        parts = self._run(sweep_group, factors)
-        total = next(parts, None)
-        if total is None:
-            return SufficientStatistics.zeros(origin, factors.form)
-        for part in parts:
-            total += part
+        with closing(self._run(sweep_group, factors)) as parts:
+            total = next(parts)
+            for part in parts:
+                total += part
         if not total.log_likelihood > OVERFLOWED:
             self._report_far_row(factors)
         return total
@@ -170,7 +169,7 @@ class InMemory:
             pass
         return out
 
-    def _run(self, work: Callable[[slice], Result], factors: Factors) -> Iterator[Result]:
+    def _run(self, work: Callable[[slice], Result], factors: Factors) -> Generator[Result]:
         """Yield `work(rows)` for each group of rows, in order; no more results wait than there are threads."""
         groups = cut(len(self.X), factors)
         if self.n_threads == 1 or len(groups) == 1:
@@ -298,7 +297,7 @@ def thread_count(wanted: int | None = None) -> int:
         given = os.environ.get(VARIABLE)
         if given is None:
             return _available_cores()
-        if not given.isdigit() or int(given) < 1:
+        if not (given.isascii() and given.isdecimal()) or int(given) < 1:
             raise ValueError(f"environment variable {VARIABLE} must be a whole number of at least 1, got {given!r}")
         return int(given)
     if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:

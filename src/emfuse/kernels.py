@@ -62,11 +62,12 @@ _active: str | None = None
 
 def _find_builds() -> None:
     """Import what this CPU can run, fastest first; keep the reasons for the rest."""
-    level = 0
+    level: int | None = None
     found: dict[str, Build] = {}
     for isa in reversed(_isas.isas_of()):  # the baseline first: it knows the CPU
-        if isa.level > level:
-            _why_not[isa.name] = f"this CPU lacks {isa.needs}"
+        if isa is not _isas.BASELINE and (level is None or isa.level > level):
+            unknown = "the baseline build, which asks the CPU, is missing"
+            _why_not[isa.name] = unknown if level is None else f"this CPU lacks {isa.needs}"
             continue
         try:
             module = importlib.import_module(isa.module)
