@@ -510,3 +510,33 @@ def test_a_stream_is_no_data():
     """What has neither numbers nor `sweep` is refused as any other X."""
     with pytest.raises((TypeError, ValueError), match="X must be"):
         em(io.StringIO("1 2 3"), Parameters.univariate([1.0], [0.0], [1.0]), stop=1)
+
+
+def test_a_start_that_collapses_is_passed_over(monkeypatch):
+    """The best of several starts is kept; the error comes only where all of them collapse."""
+    X = np.random.default_rng(0).normal(size=40) + np.repeat([0.0, 9.0], 20)
+    sound = emfuse.Parameters.univariate([0.5, 0.5], [0.0, 9.0], [1.0, 1.0])
+    hopeless = emfuse.Parameters.univariate([0.5, 0.5], [0.0, 99.0], [1.0, 0.01])
+    starts = [hopeless, sound, hopeless]
+    monkeypatch.setattr(emfuse.initialise, "start", lambda *_: starts.pop())
+    assert emfuse.fit(X, 2, n_init=3).log_likelihood == emfuse.fit(X, 2, init=sound).log_likelihood
+    with pytest.raises(emfuse.CollapsedComponent):
+        emfuse.fit(X, 2, init=hopeless)
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e249])
+def test_row_weights_of_any_size_give_the_same_mixture(weight):
+    """Only their ratios count for the parameters."""
+    X = np.random.default_rng(0).normal(size=(100, 1)) + np.repeat([0.0, 5.0], 50)[:, None]
+    start = emfuse.Parameters.univariate([0.5, 0.5], [0.0, 5.0], [1.0, 1.0])
+    plain = emfuse.em(X, start, stop=10).parameters
+    weighted = emfuse.em(X, start, stop=10, sample_weight=np.full(100, weight)).parameters
+    np.testing.assert_allclose(weighted.means, plain.means, rtol=1e-12)  # 100 terms in another order
+    np.testing.assert_allclose(weighted.covariances, plain.covariances, rtol=1e-12)
+
+
+def test_data_too_small_for_doubles_is_refused_and_not_rounded():
+    """Variances below 1e-305 have fewer digits than 16: an error says to multiply X, and nothing is returned."""
+    X = 1e-160 * np.random.default_rng(0).normal(size=(100, 2))
+    with pytest.raises(emfuse.CollapsedComponent, match="multiply X by a constant"):
+        emfuse.fit(X, 1, structure="diag")

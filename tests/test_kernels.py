@@ -14,8 +14,8 @@ EPS = np.finfo(np.float64).eps
 COMPILED = [name for name in kernels.runnable() if name != kernels.REFERENCE]
 FORMS = ["diag", "full"]
 OUTPUTS = ["log_density", "labels", "responsibilities"]
-# (K, D): one feature; every remainder of a tile of four; more components than rows; more features than a panel is wide
-SHAPES = [(1, 1), (5, 1), (1, 2), (3, 2), (2, 3), (3, 4), (2, 5), (3, 7), (2, 9), (40, 2), (70, 1), (4, 16), (2, 33)]
+# (K, D): one feature; few and many; every remainder of a tile of four; more components than rows; more features than a panel
+SHAPES = [(1, 1), (5, 1), (1, 2), (3, 2), (2, 3), (3, 4), (2, 5), (2, 6), (3, 7), (2, 9), (40, 2), (70, 1), (4, 16), (2, 33)]
 LANES = 8  # in the widest register there is
 UNIT = 32  # what a block's size is a multiple of
 
@@ -28,9 +28,10 @@ def compiled(request):
 
 
 def sizes(K, D):
-    """Numbers of rows at the edges of a lane, a block's unit, and the block that this shape gets (as `rows_per_block` has it)."""
-    block = max(UNIT, min(1024, 192 * 1024 // 8 // (3 * D + K + 4) // UNIT * UNIT))
-    return sorted({1, *(n + i for n in (LANES, UNIT, block) for i in (-1, 0, 1)), 2 * block + 3})
+    """Numbers of rows at the edges of a lane, a block's unit, and the blocks that this shape may get (see `rows_per_block`)."""
+    fits = max(UNIT, 192 * 1024 // 8 // (3 * D + K + 4) // UNIT * UNIT)
+    blocks = {min(256, fits), min(1024, fits)}  # few features, and many: which are few depends on the registers
+    return sorted({1, *(n + i for n in (LANES, UNIT, *blocks) for i in (-1, 0, 1)), 2 * max(blocks) + 3})
 
 
 @cache
@@ -187,10 +188,10 @@ def test_the_log_of_a_whole_number_is_right_to_its_last_bit(build):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_many_rows_between_many_components_do_not_overflow(build, weighted):
-    """1,025 rows of density K = 1,000 each have log-likelihood 1,025 log K, although 1,000^1,025 is no double."""
-    N, K = 1025, 1000
-    mixture = {"means": np.zeros((K, 1)), "P": np.ones((K, 1)), "log_constant": np.zeros(K)}
-    total = sums(kernels.load(), np.zeros((N, 1)), np.ones(N) if weighted else None, mixture, mixture["means"])[-1]
+    """896 rows of density K = 30 each have log-likelihood 896 log 30, although 30^224, a lane of a block, is no double."""
+    N, K, D = 896, 30, 6
+    mixture = {"means": np.zeros((K, D)), "P": np.ones((K, D)), "log_constant": np.zeros(K)}
+    total = sums(kernels.load(), np.zeros((N, D)), np.ones(N) if weighted else None, mixture, mixture["means"])[-1]
     assert total == pytest.approx(N * np.log(K), rel=N * EPS)
 
 
@@ -507,7 +508,7 @@ def test_without_the_fastest_build_it_warns_and_takes_the_next(run, error, why):
 
 @pytest.mark.skipif(len(COMPILED) < 2, reason="this CPU runs the baseline alone")
 def test_without_the_baseline_nobody_knows_the_cpu(run):
-    """It is the baseline that asks the CPU, so without it no wider build runs; but the reason is not that the CPU lacks anything."""
+    """It is the baseline that asks the CPU, so without it no wider build runs; but that is no lack of the CPU's."""
     warned, builds, _ = run(BLOCKED.format(blocked={"emfuse._sweep_baseline"}, error=NOT_THERE)).splitlines()
     assert warned.startswith("1 RuntimeWarning: emfuse has no compiled build of its pass here")
     assert builds.startswith("['reference']")

@@ -156,6 +156,12 @@ def test_standard_deviations_that_cannot_be_say_why(sds, structure, words):
     assert str(caught.value).startswith(words)
 
 
+@pytest.mark.parametrize("sd", [1e-150, 1e150])
+def test_the_ends_of_the_stated_range_are_in_it(sd):
+    """Standard deviations from 1e-150 to 1e150, both included."""
+    assert Parameters.univariate([1.0], [0.0], [sd]).sds[0, 0] == pytest.approx(sd, rel=EPS)
+
+
 def test_a_weight_of_zero_is_allowed():
     """A component without weight has density 0: its constant is -inf, without a warning."""
     assert Parameters([1.0, 0.0], [[0.0], [1.0]], [1.0, 1.0], "spherical").factors.log_constant[1] == -np.inf

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
 from emfuse.engines import Engine, InMemory
-from emfuse.maximise import estimate, require_density
+from emfuse.maximise import CollapsedComponent, estimate, require_density
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
@@ -264,34 +264,43 @@ def fit(
     random_state : int, Generator, RandomState or None    seeds the start; None is the same start every time
     init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise.start`), or a start of your
         own; k-means looks at 100,000 rows at most, EM at all
-    n_init : int             how many starts; the fit with the highest log-likelihood is kept
+    n_init : int             how many starts; the fit with the highest log-likelihood is kept, one that collapses passed over
     stop : rule or int       default: a sweep gains less than 1e-8 nats a row, or 10,000 sweeps
     reg_covar, history, n_threads, callback, verbose    as in `em`
 
     Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
     """
     engine = _engine(X, sample_weight, n_threads)
+    if not isinstance(engine, InMemory):
+        raise TypeError(f"X must be rows in memory, got {type(engine).__name__}; `emfuse.em` takes any engine, from a start")
     K = initialise.checked_components(n_components, len(engine.X))
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
     generator = initialise.generator(random_state)
     rule = stopping.first_of(stopping.GainBelow(1e-8, per_row=True), stopping.SweepLimit(10_000)) if stop is None else stop
     best: Fit | None = None
+    collapsed: CollapsedComponent | None = None
     for _ in range(1 if isinstance(init, Parameters) else n_init):
-        start = init if isinstance(init, Parameters) else initialise.start(engine, K, structure, init, generator)
-        made = em(
-            engine,
-            start,
-            stop=rule,
-            reg_covar=reg_covar,
-            history=history,
-            n_threads=n_threads,
-            callback=callback,
-            verbose=verbose,
-        )
+        try:
+            start = init if isinstance(init, Parameters) else initialise.start(engine, K, structure, init, generator)
+            made = em(
+                engine,
+                start,
+                stop=rule,
+                reg_covar=reg_covar,
+                history=history,
+                n_threads=n_threads,
+                callback=callback,
+                verbose=verbose,
+            )
+        except CollapsedComponent as error:
+            collapsed = error
+            continue
         if best is None or made.log_likelihood > best.log_likelihood:
             best = made
-    assert best is not None
+    if best is None:
+        assert collapsed is not None
+        raise collapsed
     if stop is None and not best.converged:
         warnings.warn(
             f"the fit did not converge: {best.reason}. Ask for fewer components, or give a `stop` of your own.",

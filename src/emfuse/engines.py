@@ -28,7 +28,8 @@ from emfuse.parameters import Factors
 from emfuse.statistics import SufficientStatistics
 
 VARIABLE = "EMFUSE_NUM_THREADS"
-OVERFLOWED = -1e290  # a log-likelihood below this means that some row's squared distance overflowed
+OVERFLOWED = -1e280  # a mean log density below this means that some row's squared distance overflowed
+MOST_WEIGHT = 1e250  # so that sums over rows stay finite
 MOST_GROUPS = 256
 GROUP_WORK = 1 << 21  # multiply-adds in a group at least, about 0.2 to 2 ms: far more than handing it to a thread costs
 GROUP_ROWS = 1024  # rows in a group at least: adding its sums to the total costs as much as a few rows
@@ -132,7 +133,7 @@ class InMemory:
             total = next(parts)
             for part in parts:
                 total += part
-        if not total.log_likelihood > OVERFLOWED:
+        if not total.log_likelihood / total.weight > OVERFLOWED:
             self._report_far_row(factors)
         return total
 
@@ -165,8 +166,9 @@ class InMemory:
             for name, made in wanted.items():
                 getattr(out, name)[rows] = made
 
-        for _ in self._run(evaluate_group, factors):
-            pass
+        with closing(self._run(evaluate_group, factors)) as parts:
+            for _ in parts:
+                pass
         return out
 
     def _run(self, work: Callable[[slice], Result], factors: Factors) -> Generator[Result]:
@@ -256,6 +258,10 @@ def as_weights(sample_weight: ArrayLike | None, N: int) -> Doubles | None:
         raise ValueError(f"sample_weight must be finite and at least 0, got {v[row]} for row {row}")
     if not v.any():
         raise ValueError("sample_weight must be above 0 for some row, but every weight is zero")
+    if v.max() > MOST_WEIGHT:
+        raise ValueError(
+            f"sample_weight must be at most {MOST_WEIGHT:g}, got {v.max():g} for row {int(v.argmax())}; divide by a constant"
+        )
     return v
 
 

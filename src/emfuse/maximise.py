@@ -12,6 +12,8 @@ from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import EPS, NotPositiveDefinite, Structure, structure_named
 
+LEAST_VARIANCE = 1e-305  # data units squared: below it a double has fewer than 16 digits
+
 
 class CollapsedComponent(ValueError):
     """A component that has shrunk until it has no density.
@@ -102,7 +104,7 @@ def require_density(parameters: Parameters, statistics: SufficientStatistics, re
         parameters.factors  # noqa: B018  raises
         if reg_covar:
             return
-        variances, least = parameters.variances, np.square(2.0 * EPS * parameters.means)
+        variances, least = parameters.variances, np.maximum(np.square(2.0 * EPS * parameters.means), LEAST_VARIANCE)
         if (variances > least).all():
             return
         k, d = (int(i) for i in np.argwhere(variances <= least)[0])
@@ -115,7 +117,8 @@ def require_density(parameters: Parameters, statistics: SufficientStatistics, re
     raise CollapsedComponent(
         f"{which} has collapsed: {mass:.6g} rows' worth of data has variance {max(failure.variance, 0.0):.3g} in feature {d}"
         f"{', given the features before it,' * (d > 0)} and must have more than rounding leaves. "
-        f"Raise reg_covar (now {reg_covar:g}), ask for fewer components (now {K}), or drop a constant or repeated column.",
+        f"Raise reg_covar (now {reg_covar:g}), ask for fewer components (now {K}), or drop a constant or repeated column"
+        f"{', or multiply X by a constant' * (0.0 < failure.variance < LEAST_VARIANCE)}.",
         component=component,
         mass=mass,
         feature=d,

@@ -110,7 +110,7 @@ class Parameters:
         sds : (K,) for structure "full" (or "V"); one number, or K equal ones, for "tied" (or "E")
         """
         s, kind = _numbers(sds, "sds"), structure_named(structure)
-        if s.size and not (s.min() > 1e-150 and s.max() < 1e150):
+        if s.size and not (s.min() >= 1e-150 and s.max() <= 1e150):
             raise ValueError(f"sds must lie between 1e-150 and 1e150, got {s.min():.6g} to {s.max():.6g}")
         K = np.size(np.asarray(weights))
         if kind.shared:

@@ -268,6 +268,8 @@ def _cholesky(covariances: Doubles) -> Doubles:
     Variances are scaled to 1 first, by powers of two, so that the scale of the data does not matter (entries of 1e-300
     are squared on the way). Raises NotPositiveDefinite where a feature has no variance beyond rounding.
     """
+    from scipy.linalg.lapack import dpotrf
+
     D = covariances.shape[-1]
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     if not np.all(variances > 0.0):
@@ -275,11 +277,13 @@ def _cholesky(covariances: Doubles) -> Doubles:
         raise NotPositiveDefinite(k, d, float(variances[k, d]))
     scale = np.exp2(np.round(0.5 * np.log2(variances)))
     scaled = covariances / scale[:, :, None] / scale[:, None, :]
-    try:
-        L = np.linalg.cholesky(scaled)
-    except np.linalg.LinAlgError:
-        _blame(scaled, variances)
-        raise
+    L = np.empty_like(scaled)
+    for k, matrix in enumerate(scaled):
+        L[k], failed_at = dpotrf(matrix, lower=1, clean=1)
+        if failed_at > 0:
+            d = int(failed_at) - 1
+            left = float(matrix[d, d] - np.square(L[k, d, :d]).sum())
+            raise NotPositiveDefinite(k, d, left * float(variances[k, d] / matrix[d, d]))
     left_over = np.square(np.diagonal(L, axis1=1, axis2=2)) / np.diagonal(scaled, axis1=1, axis2=2)
     if left_over.min() <= 2.0 * D * EPS:
         k, d = (int(i) for i in np.argwhere(left_over <= 2.0 * D * EPS)[0])
@@ -287,18 +291,6 @@ def _cholesky(covariances: Doubles) -> Doubles:
     for j in np.flatnonzero(left_over.min(axis=1) < REFINE_BELOW):
         L[j] = _refined(scaled[j], L[j])
     return np.asarray(L * scale[:, :, None])
-
-
-def _blame(scaled: Doubles, variances: Doubles) -> None:
-    """Raise NotPositiveDefinite for the first matrix that has no Cholesky decomposition, naming the feature."""
-    from scipy.linalg.lapack import dpotrf
-
-    for k, matrix in enumerate(scaled):
-        L, failed_at = dpotrf(matrix, lower=1)
-        if failed_at > 0:
-            d = int(failed_at) - 1
-            left = float(scaled[k, d, d] - np.square(L[d, :d]).sum())
-            raise NotPositiveDefinite(k, d, left * float(variances[k, d] / scaled[k, d, d]))
 
 
 def _refined(A: Doubles, L: Doubles) -> Doubles:
