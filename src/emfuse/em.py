@@ -150,7 +150,7 @@ def em(
     data: ArrayLike | Engine,
     start: Parameters,
     *,
-    stop: Rule | int,
+    stop: Rule | int = stopping.TIGHT,
     reg_covar: float = 0.0,
     acceleration: None = None,
     history: bool = False,
@@ -166,7 +166,8 @@ def em(
     ----------
     data : (N, D) array-like or an engine    rows, data units; 1-D is taken as one feature
     start : Parameters
-    stop : rule or int       when to stop (`emfuse.stopping`); an integer runs exactly that many M steps
+    stop : rule or int       when to stop (`emfuse.stopping`); an integer runs exactly that many M steps; by default, when a sweep
+        gains less than 1e-8 nats a row, or after 10,000 sweeps
     reg_covar : float        added to every variance at every M step, data units squared
     acceleration : None      plain EM, the only kind yet
     history : bool           keep every sweep's parameters
@@ -277,7 +278,6 @@ def fit(
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
     generator = initialise.generator(random_state)
-    rule = stopping.first_of(stopping.GainBelow(1e-8, per_row=True), stopping.SweepLimit(10_000)) if stop is None else stop
     best: Fit | None = None
     collapsed: CollapsedComponent | None = None
     for _ in range(1 if isinstance(init, Parameters) else n_init):
@@ -286,7 +286,7 @@ def fit(
             made = em(
                 engine,
                 start,
-                stop=rule,
+                stop=stopping.TIGHT if stop is None else stop,
                 reg_covar=reg_covar,
                 history=history,
                 n_threads=n_threads,

@@ -169,3 +169,7 @@ def as_rule(stop: Rule | int) -> Rule:
     if callable(stop):
         return stop
     raise TypeError(f"stop must be a rule (trace -> reason or None) or a whole number of M steps, got {stop!r}")
+
+
+# What `emfuse.fit` stops by, and `emfuse.em` where it is not told: tight, and with an end.
+TIGHT = first_of(GainBelow(1e-8, per_row=True), SweepLimit(10_000))
