@@ -388,7 +388,7 @@ def test_a_start_of_ones_own_is_used(blobs):
 
 def test_a_fit_that_reaches_the_default_limit_warns(blobs, monkeypatch):
     """NotConverged, with the reason; a stop of one's own warns of nothing."""
-    monkeypatch.setattr(emfuse.stopping, "SweepLimit", lambda sweeps: lambda trace: Limit("the limit was reached"))
+    monkeypatch.setattr(emfuse.stopping, "TIGHT", lambda trace: Limit("the limit was reached"))
     X, _ = blobs("full")
     with pytest.warns(NotConverged, match="the fit did not converge: the limit was reached"):
         fit(X, 2)
@@ -540,3 +540,12 @@ def test_data_too_small_for_doubles_is_refused_and_not_rounded():
     X = 1e-160 * np.random.default_rng(0).normal(size=(100, 2))
     with pytest.raises(emfuse.CollapsedComponent, match="multiply X by a constant"):
         emfuse.fit(X, 1, structure="diag")
+
+
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_a_column_that_repeats_another_but_for_rounding_is_a_collapse(structure):
+    """In float32 the copy differs by 6e-8 of itself: what is left of its variance is rounding, and no density."""
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    X[:, 2] = 1.7 * X[:, 0]
+    with pytest.raises(emfuse.CollapsedComponent, match="in feature 2, given the features before it"):
+        emfuse.fit(X.astype(np.float32), 2, structure=structure)

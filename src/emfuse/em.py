@@ -25,8 +25,8 @@ from emfuse.stopping import Limit, Rule, Trace
 from emfuse.structures import structure_named
 
 # A mean that moved by more than this many standard deviations, squared, costs a second sweep about the new mean, so that
-# equation 8 never loses more than four of the sixteen digits.
-RECENTRE_ABOVE = 1e4
+# equation 8 subtracts no more than a few times what it leaves.
+RECENTRE_ABOVE = 4.0
 
 
 class NotConverged(UserWarning):

@@ -12,6 +12,9 @@ from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import EPS, NotPositiveDefinite, Structure, structure_named
 
+# Sums of rows carry rounding of a few eps. What is left of a feature's variance given the features before it must be 1 / this of
+# what that rounding can make there, or more: else the density is made of rounding, as for a column that repeats others.
+MOST_ROUNDING = 1e13
 LEAST_VARIANCE = 1e-305  # data units squared: below it a double has fewer than 16 digits
 
 
@@ -105,10 +108,15 @@ def require_density(parameters: Parameters, statistics: SufficientStatistics, re
         if reg_covar:
             return
         variances, least = parameters.variances, np.maximum(np.square(2.0 * EPS * parameters.means), LEAST_VARIANCE)
-        if (variances > least).all():
+        left = variances
+        if parameters.factors.form == "full":  # y = P d: relative rounding of S comes back in y^2 times (sum_j |P_ij| sd_j)^2
+            P = np.abs(parameters.factors.P)
+            left = 1.0 / np.square(np.diagonal(P, axis1=1, axis2=2))
+            least = np.maximum(least, left * np.square(np.einsum("kij,kj->ki", P, np.sqrt(variances))) / MOST_ROUNDING)
+        if (left > least).all():
             return
-        k, d = (int(i) for i in np.argwhere(variances <= least)[0])
-        failure = NotPositiveDefinite(None if structure_named(parameters.structure).shared else k, d, float(variances[k, d]))
+        k, d = (int(i) for i in np.argwhere(left <= least)[0])
+        failure = NotPositiveDefinite(None if structure_named(parameters.structure).shared else k, d, float(left[k, d]))
     except NotPositiveDefinite as error:
         failure = error
     component, d = failure.component, failure.feature

@@ -290,6 +290,9 @@ def _cholesky(covariances: Doubles) -> Doubles:
         raise NotPositiveDefinite(k, d, float(left_over[k, d] * variances[k, d]))
     for j in np.flatnonzero(left_over.min(axis=1) < REFINE_BELOW):
         L[j] = _refined(scaled[j], L[j])
+        if not np.diagonal(L[j]).min() > 0.0:  # too near to singular for a first-order step
+            d = int(left_over[j].argmin())
+            raise NotPositiveDefinite(int(j), d, float(left_over[j, d] * variances[j, d]))
     return np.asarray(L * scale[:, :, None])
 
 
