@@ -205,7 +205,7 @@ class InMemory:
         row = int(density.argmin())
         raise ValueError(
             f"row {row} of X ({_short(self.X[row])}) lies so many standard deviations from every component that its log density "
-            "overflows; it must be below about 1e145 of them. Remove the row, or start from wider covariances."
+            "overflows; it must be below about 1e140 of them. Remove the row, or start from wider covariances."
         )
 
 
