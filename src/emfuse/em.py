@@ -85,6 +85,7 @@ class Fit:
     converged : bool                     whether that reason is convergence, not a limit
     sweeps : int                         walks over the data, all counted
     seconds : float
+    n_threads : int or None             how many threads `predict` and its like use; None: all cores
     """
 
     parameters: Parameters
@@ -196,9 +197,9 @@ def em(
     trace = Trace(weight=engine.weight, parameters=start)
     kept = History()
     show = _Display(verbose)
-    sweeps = 1
-    statistics = engine.sweep(parameters.factors)
     try:
+        statistics = engine.sweep(parameters.factors)
+        sweeps = 1
         while True:
             trace.append(statistics.log_likelihood)
             seconds = time.monotonic() - trace.started

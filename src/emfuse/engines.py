@@ -172,7 +172,7 @@ class InMemory:
         return out
 
     def _run(self, work: Callable[[slice], Result], factors: Factors) -> Generator[Result]:
-        """Yield `work(rows)` for each group of rows, in order; no more results wait than there are threads."""
+        """Yield `work(rows)` for each group of rows, in order; no more groups are under way or waiting than two a thread."""
         groups = cut(len(self.X), factors)
         if self.n_threads == 1 or len(groups) == 1:
             yield from map(work, groups)

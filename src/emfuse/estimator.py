@@ -227,6 +227,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     reg_covar=self.reg_covar,
                     spare_mass=_spare_mass(rows.dtype),
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
+                    n_threads=self.n_threads,
                     callback=talk,
                 )
                 talk.end(made)
