@@ -18,6 +18,7 @@ LAYERS = {
     "maximise": 0,
     "reference": 0,
     "kernels": 1,
+    "threads": 1,
     "engines": 2,
     "stopping": 2,
     "initialise": 3,

@@ -1,14 +1,11 @@
-"""Rows in memory: sums that add in any cut, threads that cannot be seen, and errors that name the row."""
+"""Rows in memory: sums that add in any cut, evaluations row by row, and errors that name the row."""
 
 import itertools
-import threading
-import time
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-import emfuse
 from emfuse import InMemory, SufficientStatistics, engines, kernels
 from emfuse.parameters import Factors
 
@@ -76,144 +73,6 @@ def test_the_groups_cover_every_row_once(mixture):
         assert groups[-1].stop == N
         assert all(a.stop == b.start and (a.stop - a.start) % 32 == 0 for a, b in itertools.pairwise(groups))
         assert len(groups) <= engines.MOST_GROUPS
-
-
-# ------------------------------------------------------------------ law 7: threads cannot be seen
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_same_bits_for_any_number_of_threads(build, large, weighted):
-    """1, 2, 3 and 8 threads: not even the last bit tells them apart."""
-    p, X = large
-    v = np.random.default_rng(2).uniform(0.0, 2.0, len(X)) if weighted else None
-    one = InMemory(X, v, n_threads=1)
-    for n_threads in (2, 3, 8):
-        many = InMemory(X, v, n_threads=n_threads)
-        assert_same_bits(many.sweep(p.factors), one.sweep(p.factors))
-        ours = many.evaluate(p.factors, log_density=True, labels=True, responsibilities=True)
-        theirs = one.evaluate(p.factors, log_density=True, labels=True, responsibilities=True)
-        np.testing.assert_array_equal(ours.log_density, theirs.log_density)
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
-        np.testing.assert_array_equal(ours.responsibilities, theirs.responsibilities)
-
-
-def test_callers_in_several_threads_do_not_disturb_each_other(large):
-    """Four threads that sweep different mixtures at once each get what one alone gets."""
-    p, X = large
-    engine = InMemory(X, n_threads=2)
-    mixtures = [emfuse.Parameters(p.weights, p.means + shift, p.covariances) for shift in (0.0, 0.5, 1.0, 1.5)]
-    alone = [engine.sweep(q.factors) for q in mixtures]
-    together = [None] * 4
-
-    def work(i):
-        for _ in range(5):
-            together[i] = engine.sweep(mixtures[i].factors)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for a, b in zip(together, alone, strict=True):
-        assert_same_bits(a, b)
-
-
-FORK = """
-import os, signal, numpy as np, emfuse, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of any fork beside threads
-random = np.random.default_rng(0)
-X = random.standard_normal((60_000, 4))
-p = emfuse.Parameters([0.5, 0.5], [np.zeros(4), np.ones(4)], [np.eye(4)] * 2)
-engine = emfuse.InMemory(X, n_threads=2)
-assert len(emfuse.engines.cut(len(X), p.factors)) > 1
-before = engine.sweep(p.factors)  # the parent's threads exist now, and the child has none of them
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-    same = engine.sweep(p.factors).second.tobytes() == before.second.tobytes()
-    os._exit(0 if same else 1)
-print(os.waitpid(child, 0)[1], engine.sweep(p.factors).second.tobytes() == before.second.tobytes())
-"""
-
-
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="there is no fork here")
-def test_it_works_after_a_fork(run):
-    """A forked child sweeps with threads of its own, and gets the parent's bits; so does the parent afterwards."""
-    assert run(FORK) == "0 True"
-
-
-class Slow:
-    """A build whose sweeps take a while, count themselves, and break at the third where there is an error to raise."""
-
-    def __init__(self, error):
-        self.error, self.started, self.ended, self.lock = error, 0, 0, threading.Lock()
-
-    def sweep(self, **given):
-        with self.lock:
-            self.started += 1
-            mine = self.started
-        try:
-            if mine == 3 and self.error is not None:
-                raise self.error
-            time.sleep(0.02)
-        finally:
-            with self.lock:
-                self.ended += 1
-        return 0.0
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("none left")], ids=["Ctrl-C", "an error"])
-def test_a_broken_sweep_leaves_no_work_behind(monkeypatch, large, error):
-    """When the exception reaches the caller, no group is at work, and none starts later."""
-    p, X = large
-    build = Slow(error)
-    monkeypatch.setattr(kernels, "load", lambda name=None: build)
-    with pytest.raises(type(error)):
-        InMemory(X, n_threads=2).sweep(p.factors)
-    started = build.started
-    assert build.ended == started
-    time.sleep(0.1)
-    assert build.started == started
-
-
-def test_a_break_between_two_groups_leaves_no_work_behind(monkeypatch, large):
-    """Ctrl-C while sums are added, and not while a group is waited for: the same."""
-    p, X = large
-    build = Slow(None)
-    monkeypatch.setattr(kernels, "load", lambda name=None: build)
-
-    def interrupted(total, part):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(SufficientStatistics, "__iadd__", interrupted)
-    try:
-        InMemory(X, n_threads=2).sweep(p.factors)
-    except KeyboardInterrupt:
-        started, ended = build.started, build.ended
-    assert ended == started
-    time.sleep(0.1)
-    assert build.started == started
-
-
-CTRL_C = """
-import os, signal, threading, numpy as np, emfuse
-random = np.random.default_rng(0)
-X = random.standard_normal((200_000, 4))
-p = emfuse.Parameters([0.5, 0.5], [np.zeros(4), np.ones(4)], [np.eye(4)] * 2)
-swept = threading.Event()
-threading.Thread(target=lambda: (swept.wait(), os.kill(os.getpid(), signal.SIGINT))).start()
-try:
-    emfuse.em(X, p, stop=1_000_000, n_threads=2, callback=lambda progress: swept.set())
-except KeyboardInterrupt:
-    print("interrupted")
-print(emfuse.em(X[:1000], p, stop=2, n_threads=2).trace.size)
-"""
-
-
-@pytest.mark.skipif(not hasattr(__import__("signal"), "SIGALRM"), reason="a process cannot send itself Ctrl-C here")
-def test_ctrl_c_ends_a_fit_at_once_and_the_next_one_works(run):
-    """SIGINT in the middle of a long fit is a KeyboardInterrupt; the process is then as good as new, and ends."""
-    assert run(CTRL_C, timeout=60).split() == ["interrupted", "3"]
 
 
 # ------------------------------------------------------------------ law 4: weights
@@ -404,27 +263,6 @@ def test_a_mixture_of_other_features_is_refused(mixture):
     for ask in (engine.sweep, engine.evaluate):
         with pytest.raises(ValueError, match="X has 2 features, but the mixture has 3"):
             ask(p.factors)
-
-
-@pytest.mark.parametrize("n_threads", [0, -1, 1.5, "2", True])
-def test_a_senseless_number_of_threads_is_refused(n_threads):
-    """At least 1, a whole number, or None."""
-    with pytest.raises(ValueError, match="n_threads must be a whole number of at least 1, or None, got"):
-        InMemory([1.0], n_threads=n_threads)
-
-
-@pytest.mark.parametrize("value", ["0", "-2", "two", "", "1.5", "²"])
-def test_a_senseless_environment_variable_is_refused(monkeypatch, value):
-    """It is the variable that the error names."""
-    monkeypatch.setenv("EMFUSE_NUM_THREADS", value)
-    with pytest.raises(ValueError, match=f"variable EMFUSE_NUM_THREADS must be a whole number of at least 1, got {value!r}"):
-        InMemory([1.0])
-
-
-def test_the_environment_sets_the_threads_where_the_caller_does_not(monkeypatch):
-    """EMFUSE_NUM_THREADS is the default; an argument is stronger."""
-    monkeypatch.setenv("EMFUSE_NUM_THREADS", "3")
-    assert (InMemory([1.0]).n_threads, InMemory([1.0], n_threads=2).n_threads) == (3, 2)
 
 
 # ------------------------------------------------------------------ law 9: memory

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-from emfuse import engines, initialise, kernels, stopping
+from emfuse import engines, initialise, kernels, stopping, threads
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
@@ -45,6 +45,7 @@ __all__ = [
     "maximise",
     "plots",
     "stopping",
+    "threads",
 ]
 
 

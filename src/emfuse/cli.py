@@ -27,7 +27,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 import emfuse
-from emfuse import engines, kernels, stopping, tables
+from emfuse import engines, kernels, stopping, tables, threads
 
 INTERRUPTED, UNREAD = 130, 141  # 128 + SIGINT, 128 + SIGPIPE: what a shell reports
 
@@ -145,7 +145,7 @@ def _fit(args: argparse.Namespace) -> None:
     print(f"free parameters  {fit.free_parameters}\nAIC              {fit.aic:.4f}\nBIC              {fit.bic:.4f}")
     print(f"stopped          {'converged' if fit.converged else 'before convergence'}: {fit.reason}")
     print(f"sweeps           {fit.sweeps}")
-    print(f"time             {seconds:.3g} s, build '{kernels.active()}', threads {engines.thread_count(args.threads)}")
+    print(f"time             {seconds:.3g} s, build '{kernels.active()}', threads {threads.thread_count(args.threads)}")
     if not fit.converged:
         _say("warning", f"the fit did not converge: {fit.reason}; raise --max-sweeps, or ask for fewer components")
     if args.out:
@@ -228,7 +228,7 @@ def _kernels(args: argparse.Namespace) -> None:
     print(f"\n{kernels.VARIABLE}=NAME chooses another.")
     if failure:
         raise failure
-    print(f"threads: {engines.thread_count()}; {engines.VARIABLE}=N chooses another number.")
+    print(f"threads: {threads.thread_count()}; {threads.VARIABLE}=N chooses another number.")
 
 
 def _ready() -> float:

@@ -11,10 +11,7 @@ Layer 2.
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,8 +23,8 @@ from emfuse import kernels
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
 from emfuse.parameters import Factors
 from emfuse.statistics import SufficientStatistics
+from emfuse.threads import in_order, thread_count
 
-VARIABLE = "EMFUSE_NUM_THREADS"
 OVERFLOWED = -1e280  # a mean log density below this means that some row's squared distance overflowed
 MOST_WEIGHT = 1e250  # so that sums over rows stay finite
 MOST_GROUPS = 256
@@ -172,26 +169,8 @@ class InMemory:
         return out
 
     def _run(self, work: Callable[[slice], Result], factors: Factors) -> Generator[Result]:
-        """Yield `work(rows)` for each group of rows, in order; no more groups are under way or waiting than two a thread."""
-        groups = cut(len(self.X), factors)
-        if self.n_threads == 1 or len(groups) == 1:
-            yield from map(work, groups)
-            return
-        pool = _pool(self.n_threads)
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for rows in groups:
-                if len(waiting) == 2 * self.n_threads:
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(work, rows))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # an error or Ctrl-C: nothing of this sweep goes on behind the caller's back
-            for future in waiting:
-                future.cancel()
-            for future in waiting:
-                if not future.cancelled():
-                    future.exception()
+        """Yield `work(rows)` for each group of rows, in order."""
+        return in_order(work, cut(len(self.X), factors), self.n_threads)
 
     def _check_features(self, factors: Factors) -> None:
         if factors.means.shape[1] != self.n_features:
@@ -295,40 +274,6 @@ def cut(N: int, factors: Factors) -> list[slice]:
     size = max(GROUP_ROWS, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
     size = -(-size // 32) * 32
     return [slice(start, min(start + size, N)) for start in range(0, N, size)]
-
-
-def thread_count(wanted: int | None = None) -> int:
-    """Return how many threads to use: `wanted`, or EMFUSE_NUM_THREADS, or the cores that this process may use."""
-    if wanted is None:
-        given = os.environ.get(VARIABLE)
-        if given is None:
-            return _available_cores()
-        if not (given.isascii() and given.isdecimal()) or int(given) < 1:
-            raise ValueError(f"environment variable {VARIABLE} must be a whole number of at least 1, got {given!r}")
-        return int(given)
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
-        raise ValueError(f"n_threads must be a whole number of at least 1, or None, got {wanted!r}")
-    return int(wanted)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-
-
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Return the pool of that many threads; it is made once, and forgotten in a forked child, whose threads are gone."""
-    if n_threads not in _pools:
-        _pools[n_threads] = ThreadPoolExecutor(n_threads, thread_name_prefix="emfuse")
-    return _pools[n_threads]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _short(row: Floats) -> str:
