@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 TABLE = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "src", "emfuse", "_isas.py"))
+HEADERS = [f"src/emfuse/{name}.h" for name in ("_lanes", "_density", "_sums", "_walk", "_maximise", "_cpu")]
 WISH = os.environ.get("EMFUSE_BUILD", "")
 
 
@@ -27,7 +28,7 @@ def extensions():
             [f"src/emfuse/_sweep_{isa.name}.pyx"],
             include_dirs=[numpy.get_include(), "src/emfuse"],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-            depends=[f"src/emfuse/{name}" for name in ("_sweep.pxi", "_block.h", "_lanes.h", "_cpu.h")],
+            depends=["src/emfuse/_sweep.pxi", *HEADERS],
             language="c++",
         )
         for isa in TABLE["isas_of"]()

@@ -58,8 +58,9 @@ def rounding_of_log_densities(factors, X):
     D + 4 eps.
     """
     d = np.asarray(X, dtype=np.float64)[:, None, :] - factors.means
-    if factors.form == "full":
-        y, size = np.einsum("kab,nkb->nka", factors.P, d), np.einsum("kab,nkb->nka", np.abs(factors.P), np.abs(d))
+    if factors.P.ndim == 3:
+        P = np.broadcast_to(factors.P, (d.shape[1], *factors.P.shape[1:]))
+        y, size = np.einsum("kab,nkb->nka", P, d), np.einsum("kab,nkb->nka", np.abs(P), np.abs(d))
     else:
         y, size = d * factors.P, np.abs(d * factors.P)
     return (X.shape[1] + 4) * EPS * ((np.abs(y) * size).sum(axis=2) + np.abs(factors.log_constant))

@@ -9,15 +9,18 @@ import pytest
 
 from emfuse import InMemory, kernels, reference
 from emfuse.parameters import Factors
+from emfuse.statistics import SufficientStatistics, in_form_of
 
-EPS = np.finfo(np.float64).eps
+EPS, EPS_SINGLE = np.finfo(np.float64).eps, np.finfo(np.float32).eps
 COMPILED = [name for name in kernels.runnable() if name != kernels.REFERENCE]
-FORMS = ["diag", "full"]
+FORMS = ["diag", "full", "tied", "spherical"]
 OUTPUTS = ["log_density", "labels", "responsibilities"]
-# (K, D): one feature; few and many; every remainder of a tile of four; more components than rows; more features than a panel
-SHAPES = [(1, 1), (5, 1), (1, 2), (3, 2), (2, 3), (3, 4), (2, 5), (2, 6), (3, 7), (2, 9), (40, 2), (70, 1), (4, 16), (2, 33)]
-LANES = 8  # in the widest register there is
-UNIT = 32  # what a block's size is a multiple of
+# (K, D): few features, and every remainder of a tile of four; many, and more than a register holds; many components
+SHAPES = [(1, 1), (5, 1), (1, 2), (3, 2), (2, 3), (3, 4), (2, 5), (2, 6), (3, 7), (2, 9), (6, 12), (4, 16), (5, 20), (2, 33)]
+SHAPES += [(40, 2), (70, 1)]
+LANES = 8, 16  # in the widest register there is
+PANELS = 32, 64  # rows in a panel of the widest
+BLOCKS = 128, 256  # rows in a block of these shapes: see `rows_per_block` in _walk.h
 
 
 @pytest.fixture(params=COMPILED)
@@ -27,18 +30,17 @@ def compiled(request):
         yield kernels.load()
 
 
-def sizes(K, D):
-    """Numbers of rows at the edges of a lane, a block's unit, and the blocks that this shape may get (see `rows_per_block`)."""
-    fits = max(UNIT, 192 * 1024 // 8 // (3 * D + K + 4) // UNIT * UNIT)
-    blocks = {min(256, fits), min(1024, fits)}  # few features, and many: which are few depends on the registers
-    return sorted({1, *(n + i for n in (LANES, UNIT, *blocks) for i in (-1, 0, 1)), 2 * max(blocks) + 3})
+def sizes():
+    """Numbers of rows at the edges of a register, of a panel and of a block: for float32 and float64, few features and many."""
+    return sorted({1, *(n + i for n in (*LANES, *PANELS, *BLOCKS) for i in (-1, 0, 1)), 2 * max(BLOCKS) + 3})
 
 
 @cache
 def problem(form, K, D, N, dtype, weighted):
     """Rows, weights and a mixture of that form; means and origins differ, and some rows lie far from every mean."""
     random = np.random.default_rng([K, D, N])
-    P = np.tril(random.standard_normal((K, D, D))) + 2.0 * np.eye(D) if form == "full" else random.uniform(0.5, 2.0, (K, D))
+    shape = {"full": (K, D, D), "tied": (1, D, D), "diag": (K, D), "spherical": (K, 1)}[form]
+    P = np.tril(random.standard_normal(shape)) + 2.0 * np.eye(D) if len(shape) == 3 else random.uniform(0.5, 2.0, shape)
     means = 3.0 * random.standard_normal((K, D))
     X = (means[random.integers(K, size=N)] + random.standard_normal((N, D))).astype(dtype)
     X[::13] *= 5
@@ -47,10 +49,12 @@ def problem(form, K, D, N, dtype, weighted):
     return X, v, mixture, means + 0.1 * random.standard_normal((K, D))
 
 
-def sums(build, X, v, mixture, origin, hard=False):
+def sums(build, X, v, mixture, origin, hard=False, single=False):
     """Mass, first, second and log-likelihood of one sweep."""
     out = np.zeros(len(origin)), np.zeros(origin.shape), np.zeros(mixture["P"].shape)
-    total = build.sweep(X=X, weights=v, origin=origin, hard=hard, mass=out[0], first=out[1], second=out[2], **mixture)
+    total = build.sweep(
+        X=X, weights=v, origin=origin, hard=hard, mass=out[0], first=out[1], second=out[2], single=single, **mixture
+    )
     return *out, np.float64(total)
 
 
@@ -81,7 +85,10 @@ def expected(form, K, D, N, dtype, weighted, hard, density_rounding):
     share = weight[:, None] * r * (off + (N + 8) * EPS)
     size = np.abs(X.astype(np.float64)[:, None, :] - origin)
     first = np.einsum("nk,nka->ka", share, size)
-    second = np.einsum("nk,nka,nkb->kab", share, size, size) if form == "full" else np.einsum("nk,nka->ka", share, size * size)
+    second = (
+        np.einsum("nk,nka,nkb->kab", share, size, size) if values[2].ndim == 3 else np.einsum("nk,nka->ka", share, size * size)
+    )
+    second = in_form_of(values[2], second)
     l_n = np.abs(e["log_density"]) + mixture["log_constant"].max()
     total = (weight * (delta.max(axis=1) + (N + 8) * EPS * (l_n + np.log(K)))).sum()
     return values, (share.sum(axis=0), first, second, total)
@@ -97,7 +104,7 @@ def expected(form, K, D, N, dtype, weighted, hard, density_rounding):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_build_sweeps_as_the_reference_does(compiled, form, K, D, hard, dtype, weighted, density_rounding):
     """mass, first, second and log-likelihood equal the definition's, within what rounding can explain, at every edge size."""
-    for N in sizes(K, D):
+    for N in sizes():
         values, tolerances = expected(form, K, D, N, dtype, weighted, hard, density_rounding)
         X, v, mixture, origin = problem(form, K, D, N, dtype, weighted)
         made = sums(compiled, X, v, mixture, origin, hard)
@@ -106,12 +113,81 @@ def test_a_build_sweeps_as_the_reference_does(compiled, form, K, D, hard, dtype,
             assert np.all(np.abs(ours - theirs) <= tolerance + 1e-300), f"{name} of {N} rows"
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize(("K", "D"), SHAPES)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_build_sweeps_in_float_as_the_reference_does_in_double(compiled, form, K, D, weighted, density_rounding):
+    """Asked to compute rows of float32 in float, a build is as near as double is, counted in float's eps."""
+    for N in (1, 63, 65, 600):
+        values, tolerances = expected(form, K, D, N, np.float32, weighted, False, density_rounding)
+        X, v, mixture, origin = problem(form, K, D, N, np.float32, weighted)
+        made = sums(compiled, X, v, mixture, origin, single=True)
+        for name, ours, theirs, tolerance in zip(("mass", "first", "second", "sum"), made, values, tolerances, strict=True):
+            # 1e-37: where the reference has a responsibility too small for a float, a build may have 0
+            assert np.all(np.abs(ours - theirs) <= tolerance * (EPS_SINGLE / EPS) + 1e-37 * N * np.square(X).max()), (
+                f"{name} of {N} rows"
+            )
+
+
+@pytest.mark.parametrize(("K", "D"), [(3, 2), (3, 7), (4, 16), (2, 33)])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_row_too_far_for_float_is_computed_in_double(compiled, form, K, D):
+    """One row hundreds of standard deviations away: the sums are those in double, to the last bit."""
+    X, v, mixture, origin = problem(form, K, D, 300, np.float32, True)
+    X = X.copy()
+    X[123] = 500.0
+    for ours, theirs in zip(
+        sums(compiled, X, v, mixture, origin, single=True), sums(compiled, X, v, mixture, origin), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("D", [2, 7, 16, 33])
+def test_the_scatter_that_components_share_may_be_left_out(build, D):
+    """Without `second`, the other sums are the same."""
+    X, v, mixture, origin = problem("tied", 3, D, 300, np.float64, True)
+    mass, first, _, total = sums(kernels.load(), X, v, mixture, origin)
+    others = np.zeros_like(mass), np.zeros_like(first)
+    without = kernels.load().sweep(
+        X=X, weights=v, origin=origin, hard=False, mass=others[0], first=others[1], second=None, **mixture
+    )
+    np.testing.assert_allclose(without, total, rtol=1e-13)
+    for ours, theirs in zip(others, (mass, first), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=300 * 10 * EPS * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("form", ["tied", "spherical"])
+@pytest.mark.parametrize(("name", "scale", "apart"), [("wide apart", 1.0, 1e5), ("small", 1e-120, 1.0), ("large", 1e120, 1.0)])
+def test_what_would_lose_digits_takes_another_way(compiled, form, name, scale, apart, density_rounding):
+    """Shared P with means thousands of standard deviations apart, and P far from 1: the reference's sums, as anywhere."""
+    K, D, N = 3, 12, 200
+    X, v, mixture, _ = problem(form, K, D, N, np.float64, True)
+    shift = apart * scale * np.arange(K)[:, None]
+    labels = np.arange(N) % K
+    X = scale * X + shift[labels]
+    mixture = mixture | {"means": scale * mixture["means"] + shift, "P": mixture["P"] / scale}
+    ours, theirs = (sums(b, X, v, mixture, mixture["means"]) for b in (compiled, reference))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("D", [8, 20])
+def test_sums_about_the_means_are_those_of_any_origin(compiled, D):
+    """Spherical sums about the means come out of the distances that the E step has already: the same, moved."""
+    X, v, mixture, origin = problem("spherical", 3, D, 300, np.float64, True)
+    here, there = (
+        SufficientStatistics(o, *sums(compiled, X, v, mixture, o)[:3]).about(origin) for o in (mixture["means"], origin)
+    )
+    np.testing.assert_allclose(here.first, there.first, rtol=0, atol=1e-12 * np.abs(there.first).max())
+    np.testing.assert_allclose(here.second, there.second, rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("K", "D"), SHAPES)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_build_evaluates_as_the_reference_does(compiled, form, K, D, dtype, density_rounding):
     """Log densities, labels and responsibilities equal the definition's, row by row, at every edge size."""
-    for N in sizes(K, D):
+    for N in sizes():
         X, _, mixture, _ = problem(form, K, D, N, dtype, False)
         ours, theirs = evaluation(compiled, X, mixture), evaluation(reference, X, mixture)
         delta = 2 * density_rounding(Factors(**mixture), X)
@@ -317,7 +393,8 @@ def test_what_holds_the_rows_does_not_change_a_bit(compiled, container, dtype, m
     """Whatever `InMemory` is given, the sweep is that of the same numbers in C order."""
     p = mixture("full", K=3, D=4)
     X = p.sample(70, random_state=0)[0].astype(dtype)
-    ours, theirs = InMemory(CONTAINERS[container](X, tmp_path)).sweep(p.factors), InMemory(X).sweep(p.factors)
+    held = InMemory(CONTAINERS[container](X, tmp_path))
+    ours, theirs = held.sweep(p.factors), InMemory(X.astype(held.X.dtype)).sweep(p.factors)  # Python's numbers become float64
     for name in ("mass", "first", "second", "log_likelihood", "weight"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 

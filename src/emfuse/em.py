@@ -18,15 +18,11 @@ from numpy.typing import ArrayLike
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
 from emfuse.engines import Engine, InMemory
-from emfuse.maximise import CollapsedComponent, estimate, require_density
+from emfuse.maximise import CollapsedComponent, maximise, step
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
 from emfuse.structures import structure_named
-
-# A mean that moved by more than this many standard deviations, squared, costs a second sweep about the new mean, so that
-# equation 8 subtracts no more than a few times what it leaves.
-RECENTRE_ABOVE = 4.0
 
 
 class NotConverged(UserWarning):
@@ -62,13 +58,13 @@ class History(list[Progress]):
         for letter in ("mu", "sd"):
             names += [f"{letter}{k + 1}" + (f"[{d}]" if D > 1 else "") for k in range(K) for d in range(D)]
         rows = []
-        for step in self:
-            p = step.parameters
+        for sweep in self:
+            p = sweep.parameters
             rows.append(
-                [f"{value:.6g}" for value in (*p.weights, *p.means.ravel(), *p.sds.ravel())] + [f"{step.log_likelihood:.6f}"]
+                [f"{value:.6g}" for value in (*p.weights, *p.means.ravel(), *p.sds.ravel())] + [f"{sweep.log_likelihood:.6f}"]
             )
         head = ["sweep", *names, "log-likelihood"]
-        table = [head] + [[str(step.sweep), *row] for step, row in zip(self, rows, strict=True)]
+        table = [head] + [[str(sweep.sweep), *row] for sweep, row in zip(self, rows, strict=True)]
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
 
@@ -85,7 +81,7 @@ class Fit:
     converged : bool                     whether that reason is convergence, not a limit
     sweeps : int                         walks over the data, all counted
     seconds : float
-    n_threads : int or None             how many threads `predict` and its like use; None: all cores
+    n_threads : int or None              how many threads `predict` and its like use; None: see `emfuse.threads`
     """
 
     parameters: Parameters
@@ -173,7 +169,7 @@ def em(
     acceleration : None      plain EM, the only kind yet
     history : bool           keep every sweep's parameters
     sample_weight : (N,)     row weights, at least 0; weight two is the row twice
-    n_threads : int          None: all cores this process may use; the result is the same to the last bit
+    n_threads : int          None: what `emfuse.threads.thread_count` says; the result is the same to the last bit
     callback : callable      called after each sweep with a `Progress`; a true answer stops, a string is then the reason
     verbose : bool           show progress on stderr (with tqdm where it is installed)
     spare_mass : float       added to every component's mass before dividing by it (scikit-learn adds 10 eps)
@@ -197,29 +193,33 @@ def em(
     trace = Trace(weight=engine.weight, parameters=start)
     kept = History()
     show = _Display(verbose)
+    watched = history or verbose or callback is not None
+
+    def watch(trace: Trace, parameters: Parameters) -> object:
+        """Tell whoever wants to know; the callback's answer."""
+        gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
+        progress = Progress(len(trace) - 1, parameters, trace[-1], gain, time.monotonic() - trace.started)
+        if history:
+            kept.append(progress)
+        show(progress)
+        return callback(progress) if callback is not None else None
+
     try:
         statistics = engine.sweep(parameters.factors)
         sweeps = 1
         while True:
             trace.append(statistics.log_likelihood)
-            seconds = time.monotonic() - trace.started
-            gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
-            progress = Progress(len(trace) - 1, parameters, trace[-1], gain, seconds)
-            if history:
-                kept.append(progress)
-            show(progress)
-            answer = callback(progress) if callback is not None else None
+            answer = watch(trace, parameters) if watched else None
             reason = rule(trace)
             if answer and not reason:
                 reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
             if reason:
                 break
-            proposal = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-            if _moved_far(statistics, proposal):
+            proposal, far = step(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+            if far:
                 statistics = engine.sweep(parameters.factors, origin=proposal.means)
                 sweeps += 1
-                proposal = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-            require_density(proposal, statistics, reg_covar)
+                proposal = maximise(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
             trace.previous, trace.parameters = parameters, proposal
             parameters = proposal
             statistics = engine.sweep(parameters.factors)
@@ -317,13 +317,6 @@ def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -
     if sample_weight is not None:
         raise ValueError("sample_weight must be given to the engine, not beside it")
     return data
-
-
-def _moved_far(statistics: SufficientStatistics, proposal: Parameters) -> bool:
-    """Whether some mean moved so far from the sweep's origin that equation 8 cancels."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        move = np.square(proposal.means - statistics.origin)
-        return bool((move > RECENTRE_ABOVE * proposal.variances).any())
 
 
 class _Display:

@@ -11,9 +11,9 @@ Layer 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +28,9 @@ from emfuse.threads import in_order, thread_count
 OVERFLOWED = -1e280  # a mean log density below this means that some row's squared distance overflowed
 MOST_WEIGHT = 1e250  # so that sums over rows stay finite
 MOST_GROUPS = 256
+POOLED_FROM = 9  # features: with fewer, the scatter of each component costs next to nothing
+MOST_AMPLIFIED = 16.0  # times float32's rounding in a whitened row: more, and float32 rows are computed in float64
+MOST_BETWEEN = 1e3  # times the scatter within: more would cost more than three digits
 GROUP_WORK = 1 << 21  # multiply-adds in a group at least, about 0.2 to 2 ms: far more than handing it to a thread costs
 GROUP_ROWS = 1024  # rows in a group at least: adding its sums to the total costs as much as a few rows
 CHECKED_AT_ONCE = 1 << 18  # numbers looked at together for NaN and infinity
@@ -72,7 +75,7 @@ class InMemory:
     X : (N, D) array-like of real numbers    data units; 1-D is taken as one feature. float32 and float64 are used as they
         are, in any memory order; other types are converted to float64 once.
     sample_weight : (N,) or None             at least 0 and not all 0
-    n_threads : int or None                  None: EMFUSE_NUM_THREADS, or else the cores that this process may use
+    n_threads : int or None                  None: what `threads.thread_count` says; all cores by default
     trusted : bool                           the caller has looked for NaN and infinity already
 
     Raises TypeError and ValueError that name the argument, the value and its place.
@@ -104,11 +107,22 @@ class InMemory:
         Raises ValueError where a row lies so far away that its log density overflows, naming the row.
         """
         self._check_features(factors)
-        build = kernels.load()
         origin = factors.means if origin is None else np.ascontiguousarray(origin)
+        if factors.form == "tied" and self.n_features >= POOLED_FROM:
+            total = self._sweep_pooled(factors, origin, hard)
+        else:
+            total = self._sweep(factors, origin, hard)
+        if not total.log_likelihood / total.weight > OVERFLOWED:
+            self._report_far_row(factors)
+        return total
+
+    def _sweep(self, factors: Factors, origin: Doubles, hard: bool, *, scatter: bool = True) -> SufficientStatistics:
+        """Sweep every group and add their statistics; without `scatter`, `second` stays 0."""
+        build, form = kernels.load(), factors.form
+        single = self.X.dtype == np.float32 and _safe_in_float(factors)
 
         def sweep_group(rows: slice) -> SufficientStatistics:
-            part = SufficientStatistics.zeros(origin, factors.form)
+            part = SufficientStatistics.zeros(origin, form)
             v = None if self.sample_weight is None else self.sample_weight[rows]
             X = self.X[rows]
             part.log_likelihood = build.sweep(
@@ -121,18 +135,51 @@ class InMemory:
                 hard=hard,
                 mass=part.mass,
                 first=part.first,
-                second=part.second,
+                second=part.second if scatter else None,
+                single=single,
             )
             part.weight = float(len(X)) if v is None else float(v.sum())
             return part
 
-        with closing(self._run(sweep_group, factors)) as parts:
+        groups = cut(len(self.X), factors)
+        if len(groups) == 1:  # small data: what follows would cost more than the sweep
+            return sweep_group(groups[0])
+        with closing(in_order(sweep_group, groups, self.n_threads)) as parts:
             total = next(parts)
             for part in parts:
                 total += part
-        if not total.log_likelihood / total.weight > OVERFLOWED:
-            self._report_far_row(factors)
         return total
+
+    def _sweep_pooled(self, factors: Factors, origin: Doubles, hard: bool) -> SufficientStatistics:
+        """Sweep where components share P: the scatter within them is that of all rows, known, less what lies between them.
+
+        With u_k = origin_k - centre:  sum_k second_k = T - sum_k (first_k u_k' + u_k first_k' + mass_k u_k u_k').
+        Where T is so much larger than what is left that digits would be lost, the scatter is added up row by row instead.
+        """
+        centre, total = self._total_scatter
+        if _most_spread(factors.P[0], total / self.weight) <= MOST_BETWEEN:  # rightly about what is left, from the sweep before
+            s = self._sweep(factors, origin, hard, scatter=False)
+            u = origin - centre
+            cross = s.first.T @ u
+            within = total - cross - cross.T - (u.T * s.mass) @ u
+            try:
+                P = np.linalg.inv(np.linalg.cholesky(within))
+            except np.linalg.LinAlgError:
+                P = np.full_like(within, np.inf)
+            if _most_spread(P, total) <= MOST_BETWEEN:
+                s.second[0] = within
+                return s
+        return self._sweep(factors, origin, hard)
+
+    @cached_property
+    def _total_scatter(self) -> tuple[Doubles, Doubles]:
+        """The mean of all rows, (D,), and their scatter about it, (D, D)."""
+        D = self.n_features
+        first_row = self.X[:1].astype(np.float64)
+        s = self._sweep(Factors(first_row, np.zeros((1, D)), np.zeros(1)), first_row, False)
+        centre = first_row + s.first / s.mass
+        s = self._sweep(Factors(centre, np.zeros((1, D, D)), np.zeros(1)), centre, False)
+        return centre[0], s.second[0]
 
     def evaluate(
         self,
@@ -163,14 +210,10 @@ class InMemory:
             for name, made in wanted.items():
                 getattr(out, name)[rows] = made
 
-        with closing(self._run(evaluate_group, factors)) as parts:
+        with closing(in_order(evaluate_group, cut(N, factors), self.n_threads)) as parts:
             for _ in parts:
                 pass
         return out
-
-    def _run(self, work: Callable[[slice], Result], factors: Factors) -> Generator[Result]:
-        """Yield `work(rows)` for each group of rows, in order."""
-        return in_order(work, cut(len(self.X), factors), self.n_threads)
 
     def _check_features(self, factors: Factors) -> None:
         if factors.means.shape[1] != self.n_features:
@@ -267,10 +310,26 @@ def _check_finite(X: Floats) -> None:
             )
 
 
+def _most_spread(P: Doubles, scatter: Doubles) -> float:
+    """The largest variance in the scatter of rows whitened by P, or NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.einsum("ij,jk,ik->i", P, scatter, P, optimize=True).max())
+
+
+def _safe_in_float(factors: Factors) -> bool:
+    """Whether float32 rows keep their digits in float32: whitening does not amplify rounding, and squares stay within range."""
+    size = np.abs(np.diagonal(factors.P, axis1=1, axis2=2) if factors.P.ndim == 3 else factors.P)
+    moderate = size.max() <= 1e12 and size.min() >= 1e-12 and np.abs(factors.means).max() <= 1e30
+    return bool(moderate and factors.amplification <= MOST_AMPLIFIED)
+
+
 def cut(N: int, factors: Factors) -> list[slice]:
     """Cut N rows into groups, by the shape of the data alone."""
+    if N <= GROUP_ROWS:
+        return [slice(0, N)]
     K, D = factors.means.shape
     work_of_a_row = K * (D * (D + 1) if factors.form == "full" else 6 * D) + 16 * K
+    work_of_a_row += D * D * (factors.form == "tied")
     size = max(GROUP_ROWS, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
     size = -(-size // 32) * 32
     return [slice(start, min(start + size, N)) for start in range(0, N, size)]

@@ -80,7 +80,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     verbose_interval : int, default=10
         Iterations between two lines.
     n_threads : int or None, default=None
-        None: all cores that this process may use. The result is the same to the last bit.
+        None: what `emfuse.threads.thread_count` says, all cores that this process may use if nobody does. The result is the
+        same to the last bit.
     callback : callable or None, default=None
         Called after each sweep with an `emfuse.Progress`; a true answer stops the fit.
 
@@ -497,11 +498,11 @@ def _factors(weights: Doubles, means: Doubles, cholesky: Doubles, covariance_typ
     """Factors from `precisions_cholesky_`: P is its transpose, since P' P = U U'."""
     K, D = means.shape
     if covariance_type in ("full", "tied"):
-        P = np.ascontiguousarray(np.broadcast_to(np.swapaxes(cholesky, -1, -2), (K, D, D)))
+        P = np.ascontiguousarray(np.swapaxes(cholesky, -1, -2)).reshape(-1, D, D)
         diagonal = np.diagonal(P, axis1=1, axis2=2)
     else:
-        P = diagonal = np.ascontiguousarray(np.broadcast_to(cholesky.reshape(K, -1), (K, D)))
-    return Factors.of(weights, np.ascontiguousarray(means), P, np.log(diagonal).sum(axis=1))
+        P = diagonal = np.ascontiguousarray(cholesky.reshape(K, -1))
+    return Factors.of(weights, np.ascontiguousarray(means), P, np.log(np.broadcast_to(diagonal, (K, D))).sum(axis=1))
 
 
 def _as_cholesky(P: Doubles, covariance_type: str) -> Doubles:

@@ -1,8 +1,8 @@
 """Which build of the fused pass runs here.
 
-A build is a module with `sweep` and `evaluate`, one keyword-only signature each (`emfuse.reference` defines both). The
-fastest that this CPU can run is used; `use` chooses another, in the same process, and so does the environment variable
-EMFUSE_KERNEL. The CPU is asked before a build is imported.
+A build is a module with `sweep`, `evaluate`, `factor` and `maximise`, one keyword-only signature each; `emfuse.reference`
+defines them. The fastest that this CPU can run is used; `use` chooses another, in the same process, and so does the environment
+variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
 
 Layer 1.
 """
@@ -37,7 +37,8 @@ class Build(Protocol):
         hard: bool,
         mass: Doubles,
         first: Doubles,
-        second: Doubles,
+        second: Doubles | None,
+        single: bool = False,
     ) -> float:
         """Add the statistics of `X` to `mass`, `first` and `second`; return the log-likelihood."""
 
@@ -53,6 +54,32 @@ class Build(Protocol):
         responsibilities: Doubles | None = None,
     ) -> None:
         """Fill whichever outputs are given, row by row."""
+
+    def factor(
+        self, *, weights: Doubles, means: Doubles, covariances: Doubles, least_left: float, P: Doubles, log_constant: Doubles
+    ) -> bool:
+        """Fill `P` and `log_constant` from a mixture where that is plain arithmetic; return whether it was."""
+
+    def maximise(
+        self,
+        *,
+        origin: Doubles,
+        mass: Doubles,
+        first: Doubles,
+        second: Doubles,
+        reg_covar: float,
+        spare_mass: float,
+        far: float,
+        least_left: float,
+        most_rounding: float,
+        least_sd: float,
+        weights: Doubles,
+        means: Doubles,
+        covariances: Doubles,
+        P: Doubles,
+        log_constant: Doubles,
+    ) -> int:
+        """Take the M step where it is plain arithmetic; return whether it was (1), with a mean that moved far (2), or not (0)."""
 
 
 _builds: dict[str, Build] = {REFERENCE: cast(Build, reference)}

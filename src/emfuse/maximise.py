@@ -1,21 +1,29 @@
 """The M step: statistics in, parameters out (equations 7 and 8 of `emfuse.reference`); and what it means to collapse.
 
-Layer 0.
+`step` is what a fit takes. For few features it is the build's own, where that is plain arithmetic; `estimate` and
+`require_density` are the definition, for any features and for what is not plain.
+
+Layer 2.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from emfuse import kernels
 from emfuse._typing import Doubles
-from emfuse.parameters import Parameters
-from emfuse.statistics import SufficientStatistics
-from emfuse.structures import EPS, NotPositiveDefinite, Structure, structure_named
+from emfuse.parameters import FEW_FEATURES, Factors, Parameters
+from emfuse.statistics import SufficientStatistics, in_form_of
+from emfuse.structures import EPS, REFINE_BELOW, NotPositiveDefinite, Structure, structure_named
 
 # Sums of rows carry rounding of a few eps. What is left of a feature's variance given the features before it must be 1 / this of
 # what that rounding can make there, or more: else the density is made of rounding, as for a column that repeats others.
 MOST_ROUNDING = 1e13
 LEAST_VARIANCE = 1e-305  # data units squared: below it a double has fewer than 16 digits
+
+# A mean that moved by more than this many standard deviations, squared, costs a second sweep about the new mean, so that
+# equation 8 subtracts no more than a few times what it leaves.
+RECENTRE_ABOVE = 4.0
 
 
 class CollapsedComponent(ValueError):
@@ -43,15 +51,67 @@ def maximise(
 ) -> Parameters:
     """Return the parameters that maximise the expected log-likelihood of `statistics`.
 
-    structure : "full", "tied" (these need `second` of shape (K, D, D)), "diag" or "spherical" (shape (K, D))
+    structure : "full", "tied", "diag" or "spherical"; `second` has a scatter for each component, or the form of the structure's P
     reg_covar : float     added to every variance, data units squared
     spare_mass : float    added to every mass before dividing by it
 
     Raises CollapsedComponent where a component has no rows or no density left.
     """
-    parameters = estimate(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass)
-    require_density(parameters, statistics, reg_covar)
+    parameters, far = step(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass)
+    if far:
+        require_density(parameters, statistics, reg_covar)
     return parameters
+
+
+def step(
+    statistics: SufficientStatistics, structure: Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+) -> tuple[Parameters, bool]:
+    """As `maximise`; also whether some mean moved so far from the sums' origin that equation 8 cancels.
+
+    The means are then good as the origin of another sweep; the covariances have not been looked at, and are good for nothing.
+    """
+    plain = _step_of_build(statistics, structure, reg_covar, spare_mass)
+    if plain is not None:
+        return plain
+    parameters = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+    with np.errstate(over="ignore", invalid="ignore"):
+        move = np.square(parameters.means - statistics.origin)
+        far = bool((move > RECENTRE_ABOVE * parameters.variances).any())
+    if not far:
+        require_density(parameters, statistics, reg_covar)
+    return parameters, far
+
+
+def _step_of_build(
+    statistics: SufficientStatistics, structure: Structure, reg_covar: float, spare_mass: float
+) -> tuple[Parameters, bool] | None:
+    """The same by the active build, or None where it leaves it alone."""
+    origin, second = statistics.origin, statistics.second
+    K, D = origin.shape
+    if D > FEW_FEATURES:
+        return None
+    weights, means, covariances = np.empty(K), np.empty((K, D)), np.empty(structure.shape(K, D))
+    if second.size != covariances.size:  # a start may come with a scatter for each component, whatever the structure
+        return None
+    factors = Factors(means, np.empty(second.shape), np.empty(K))
+    done = kernels.load().maximise(
+        origin=origin,
+        mass=statistics.mass,
+        first=statistics.first,
+        second=second,
+        reg_covar=reg_covar,
+        spare_mass=spare_mass,
+        far=RECENTRE_ABOVE,
+        least_left=REFINE_BELOW,
+        most_rounding=MOST_ROUNDING,
+        least_sd=2.0 * EPS,
+        weights=weights,
+        means=means,
+        covariances=covariances,
+        P=factors.P,
+        log_constant=factors.log_constant,
+    )
+    return (Parameters.unchecked(weights, means, covariances, structure, factors), done == 2) if done else None
 
 
 def estimate(
@@ -73,12 +133,13 @@ def estimate(
     # The scatter about origin + t, for any t: second - t first' - first t' + mass t t'; with t = first / mass it is (8).
     half = first - (0.5 * statistics.mass)[:, None] * t
     if second.ndim == 2:
-        scatter = second - 2.0 * t * half
+        change = 2.0 * t * half
     else:
         cross = t[:, :, None] * half[:, None, :]
-        scatter = second - (cross + cross.transpose(0, 2, 1))
+        change = cross + cross.transpose(0, 2, 1)
     if spare_mass and structure.name != "full":
-        scatter = scatter + _left_by_spare_mass(statistics, mass, spare_mass)
+        change = change - _left_by_spare_mass(statistics, mass, spare_mass)
+    scatter = second - in_form_of(second, change)
     covariances = structure.estimate(scatter, mass)
     if reg_covar:
         covariances = structure.add_to_diagonal(covariances, reg_covar)
@@ -109,8 +170,8 @@ def require_density(parameters: Parameters, statistics: SufficientStatistics, re
             return
         variances, least = parameters.variances, np.maximum(np.square(2.0 * EPS * parameters.means), LEAST_VARIANCE)
         left = variances
-        if parameters.factors.form == "full":  # y = P d: relative rounding of S comes back in y^2 times (sum_j |P_ij| sd_j)^2
-            P = np.abs(parameters.factors.P)
+        if parameters.factors.P.ndim == 3:  # y = P d: relative rounding of S comes back in y^2 times (sum_j |P_ij| sd_j)^2
+            P = np.broadcast_to(np.abs(parameters.factors.P), (*variances.shape, variances.shape[1]))
             left = 1.0 / np.square(np.diagonal(P, axis1=1, axis2=2))
             least = np.maximum(least, left * np.square(np.einsum("kij,kj->ki", P, np.sqrt(variances))) / MOST_ROUNDING)
         if (left > least).all():

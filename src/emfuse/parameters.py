@@ -1,6 +1,6 @@
 """A whole mixture: weights, means, covariances and the structure they have; and the factors of it that a sweep eats.
 
-Layer 0.
+Layer 2.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from emfuse import kernels
 from emfuse._typing import Doubles, Labels, RandomState
-from emfuse.structures import Structure, structure_named
+from emfuse.structures import REFINE_BELOW, Structure, structure_named
 
 WEIGHTS_SUM_TO_ONE_WITHIN = 1e-6
 LOG_2_PI = float(np.log(2.0 * np.pi))
+FEW_FEATURES = 16  # up to these a build's own decomposition is quicker than LAPACK
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Factors:
     """What a kernel eats: a mixture prepared for a sweep (equations 2 and 3).
 
     means : (K, D)                  data units
-    P : (K, D, D) or (K, D)         lower triangles, or their diagonals, with P' P = inverse covariance
+    P                               lower triangles, or their diagonals, with P' P = inverse covariance: (K, D, D), or
+        (1, D, D) where components share one; (K, D), or (K, 1) where features do
     log_constant : (K,)             c_k = log w_k - (D / 2) log 2 pi + log det P_k, nats
     """
 
@@ -44,8 +47,18 @@ class Factors:
 
     @property
     def form(self) -> str:
-        """The form of P: "full" where it is a triangle for each component, "diag" where it is a vector."""
-        return "full" if self.P.ndim == 3 else "diag"
+        """The form of P: "full" or "tied" where it is triangles, "diag" or "spherical" where it is their diagonals."""
+        if self.P.ndim == 3:
+            return "full" if len(self.P) == len(self.means) else "tied"
+        return "diag" if self.P.shape == self.means.shape else "spherical"
+
+    @cached_property
+    def amplification(self) -> float:
+        """How much the rounding of a row grows on its way to y (2): sum_j |P_ij| sd_j, the largest."""
+        if self.P.ndim == 2:
+            return 1.0
+        sds = np.sqrt(np.square(np.linalg.inv(self.P)).sum(axis=2))  # covariance = P^-1 P^-T
+        return float(np.einsum("kij,kj->ki", np.abs(self.P), sds).max())
 
 
 class Parameters:
@@ -168,7 +181,19 @@ class Parameters:
     def factors(self) -> Factors:
         """The mixture prepared for a sweep. Raises NotPositiveDefinite, naming component and feature."""
         K, D = self.means.shape
-        P, log_det_P = structure_named(self.structure).factor(self.covariances, K, D)
+        kind = structure_named(self.structure)
+        if D <= FEW_FEATURES:
+            factors = Factors(self.means, np.empty(kind.factor_shape(K, D)), np.empty(K))
+            if factors.P.size == self.covariances.size and kernels.load().factor(
+                weights=self.weights,
+                means=self.means,
+                covariances=self.covariances,
+                least_left=REFINE_BELOW,
+                P=factors.P,
+                log_constant=factors.log_constant,
+            ):
+                return factors
+        P, log_det_P = kind.factor(self.covariances, K, D)
         return Factors.of(self.weights, self.means, P, log_det_P)
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Doubles, Labels]:

@@ -11,8 +11,12 @@ Equations, numbered once; everything else cites the number. Rows n, components k
     (7)  w_k = mass_k / sum_n v_n;  mu_k = origin_k + first_k / mass_k
     (8)  S_k = second_k / mass_k - t t'  with t = first_k / mass_k, then the structure's own estimate
 
+P and `second` have one of four shapes, the forms: (K, D, D), "full", a triangle and a scatter for each component; (1, D, D),
+"tied", one for all of them; (K, D), "diag", their diagonals; (K, 1), "spherical", one number for all features (of `second`,
+the mean).
+
 Sums are taken about an origin, as a rule the mean that the sweep started from, never about zero: near convergence
-`first` is almost nothing, so that (8) does not subtract two large squares. (7) and (8) are in `emfuse.em.maximise`.
+`first` is almost nothing, so that (8) does not subtract two large squares. (7) and (8) are in `emfuse.maximise`.
 
 Layer 0.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from emfuse import statistics
 from emfuse._typing import Doubles, Floats, Labels
 
 # The least log2 density there is: an overflowing distance ends here, so that differences stay finite (4).
@@ -41,18 +46,21 @@ def sweep(
     hard: bool,
     mass: Doubles,
     first: Doubles,
-    second: Doubles,
+    second: Doubles | None,
+    single: bool = False,
 ) -> float:
     """Add the statistics of `X` to `mass`, `first` and `second`.
 
     X : (N, D) float32 or float64      rows, in data units; finite (the caller has checked)
     weights : (N,) or None             v_n >= 0, no unit; None weighs every row 1
     means : (K, D)                     mu_k
-    P : (K, D, D) or (K, D)            lower triangles, or their diagonals, of eq. 2
+    P : one of the four forms          lower triangles, or their diagonals, of eq. 2
     log_constant : (K,)                c_k of eq. 3
     origin : (K, D)                    what the sums of eq. 6 are taken about
     hard : bool                        give each row whole to its most likely component (k-means), the first of equals
-    mass, first, second : float64      (K,), (K, D), and (K, D, D) or (K, D); added to in place, never overwritten
+    mass, first, second : float64      (K,), (K, D), and the form of P; added to in place, never overwritten. Where all components
+        share P, `second` may be None: it is then not wanted
+    single : bool                      a build may compute rows of float32 in float32, where that loses nothing that float32 has
     Returns sum_n v_n l_n, in nats; below -1e299 where a row's distance overflowed.
     """
     total = 0.0
@@ -76,7 +84,9 @@ def sweep(
             rd = r[:, :, None] * d
             mass += r.sum(axis=0)                                       # (6)
             first += rd.sum(axis=0)
-            second += np.einsum("nka,nkb->kab", rd, d) if second.ndim == 3 else (rd * d).sum(axis=0)
+            if second is not None:
+                terms = np.einsum("nka,nkb->kab", rd, d) if second.ndim == 3 else (rd * d).sum(axis=0)
+                second += statistics.in_form_of(second, terms)
     return total
 
 
@@ -114,7 +124,11 @@ def log2_densities(x: Doubles, means: Doubles, P: Doubles, log_constant: Doubles
     """l_nk of eq. 3, (N, K), in units of log2."""
     with np.errstate(over="ignore", invalid="ignore"):
         d = x[:, None, :] - means                                       # (1)  (N, K, D)
-        y = d * P if P.ndim == 2 else np.einsum("kab,nkb->nka", np.tril(P), d)      # (2)
+        if P.ndim == 2:
+            y = d * P                                                   # (2)
+        else:
+            triangles = np.broadcast_to(np.tril(P), (*means.shape, means.shape[1]))
+            y = np.einsum("kab,nkb->nka", triangles, d)                 # (2)
         l_nk = LOG2_E * (log_constant - 0.5 * np.square(y).sum(axis=2))             # (3)
     return np.where(l_nk > LEAST, l_nk, LEAST)                          # NaN compares as false
 
@@ -122,3 +136,45 @@ def log2_densities(x: Doubles, means: Doubles, P: Doubles, log_constant: Doubles
 def _chunks(X: Floats, means: Doubles) -> list[slice]:
     step = max(1, CHUNK // means.size)
     return [slice(start, start + step) for start in range(0, len(X), step)]
+
+
+def factor(
+    *, weights: Doubles, means: Doubles, covariances: Doubles, least_left: float, P: Doubles, log_constant: Doubles
+) -> bool:
+    """Fill `P` and `log_constant` (eqs. 2, 3) from a mixture, if a build has a way quicker than NumPy; return whether it did.
+
+    covariances      in the form of P
+    least_left       the least share of a variance that may be left over by the features before; with less it is left alone
+    Here it never is done: `emfuse.structures` is the definition.
+    """
+    return False
+
+
+def maximise(
+    *,
+    origin: Doubles,
+    mass: Doubles,
+    first: Doubles,
+    second: Doubles,
+    reg_covar: float,
+    spare_mass: float,
+    far: float,
+    least_left: float,
+    most_rounding: float,
+    least_sd: float,
+    weights: Doubles,
+    means: Doubles,
+    covariances: Doubles,
+    P: Doubles,
+    log_constant: Doubles,
+) -> int:
+    """Fill `weights`, `means`, `covariances`, `P` and `log_constant` from statistics, if a build has a way quicker than NumPy.
+
+    origin, mass, first, second      statistics, `second` in the form of P
+    reg_covar, spare_mass            as in `emfuse.maximise`
+    far                              square of the standard deviations by which a mean may move from its origin
+    least_left, most_rounding, least_sd    what is less plain than this is left alone: see there
+    Returns 1 where that is done, 2 where it is but some mean has moved too far, 0 where it is not.
+    Here it never is: `emfuse.maximise` is the definition.
+    """
+    return 0

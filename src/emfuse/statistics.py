@@ -24,7 +24,7 @@ class SufficientStatistics:
     origin : (K, D)                  the points that `first` and `second` are taken about, data units
     mass : (K,)                      sum of responsibilities, in units of row weight
     first : (K, D)                   sum of r (x - origin)
-    second : (K, D) or (K, D, D)     sum of r (x - origin)^2, or of r (x - origin)(x - origin)'
+    second                           sum of r (x - origin)(x - origin)', in one of the four forms of `emfuse.reference`
     log_likelihood : float           sum of v log density, nats
     weight : float                   sum of row weights v
     """
@@ -38,9 +38,11 @@ class SufficientStatistics:
 
     @classmethod
     def zeros(cls, origin: Doubles, form: str) -> SufficientStatistics:
-        """Return the statistics of no rows, about `origin` (K, D); `form` is "diag" or "full"."""
+        """Return the statistics of no rows, about `origin` (K, D); `form` is "full", "tied", "diag" or "spherical"."""
         K, D = origin.shape
-        return cls(origin, np.zeros(K), np.zeros((K, D)), np.zeros((K, D, D) if form == "full" else (K, D)))
+        triangle = form in ("full", "tied")
+        shape = (1 if form == "tied" else K, D, D) if triangle else (K, 1 if form == "spherical" else D)
+        return cls(origin, np.zeros(K), np.zeros((K, D)), np.zeros(shape))
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         """Return the statistics of both sets of rows. Raises ValueError where the origins differ."""
@@ -69,8 +71,19 @@ class SufficientStatistics:
         mass = self.mass[:, None]
         first = self.first - mass * t
         if self.second.ndim == 2:
-            second = self.second - 2.0 * t * self.first + mass * t * t
+            change = mass * t * t - 2.0 * t * self.first
         else:
             cross = t[:, :, None] * self.first[:, None, :]
-            second = self.second - cross - np.swapaxes(cross, 1, 2) + (mass * t)[:, :, None] * t[:, None, :]
+            change = (mass * t)[:, :, None] * t[:, None, :] - cross - np.swapaxes(cross, 1, 2)
+        second = self.second + in_form_of(self.second, change)
         return SufficientStatistics(self.origin + t, self.mass.copy(), first, second, self.log_likelihood, self.weight)
+
+
+def in_form_of(second: Doubles, terms: Doubles) -> Doubles:
+    """Return each component's terms, (K, D, D) or (K, D), as they count in `second`.
+
+    They are summed where that is one for all components, (1, D, D), and averaged where it is one for all features, (K, 1).
+    """
+    if second.shape == terms.shape:
+        return terms
+    return np.asarray(terms.sum(axis=0, keepdims=True) if second.ndim == 3 else terms.mean(axis=1, keepdims=True))

@@ -1,8 +1,9 @@
 """What a covariance may be: one class a structure, one contract.
 
 A structure knows the shape of its covariance array, how to estimate it from per-component scatters, how to factor it for
-the sweep, and how many free parameters it has. The sweep knows only the structure's `form`: "diag" (P is a vector) or
-"full" (P is a triangle). Names are scikit-learn's; mclust's (VVV, EEE, VVI, VII; V and E in one dimension) are understood too.
+the sweep, and how many free parameters it has. The sweep knows only the shape of P (see `emfuse.reference`).
+
+Names are scikit-learn's; mclust's (VVV, EEE, VVI, VII; V and E in one dimension) are understood too.
 
 Factors come from the covariance's Cholesky decomposition, never from an inverse, so that a component with condition
 number 1e9 keeps ten digits of its log density.
@@ -46,7 +47,10 @@ class NotPositiveDefinite(ValueError):
 
 
 class Structure(ABC):
-    """A covariance structure. Scatters are (K, D, D) for the form "full", (K, D) for "diag"; K components, D features."""
+    """A covariance structure: K components, D features.
+
+    Its `form` is that of one component's scatter: "full", (D, D), or "diag", (D,).
+    """
 
     name: ClassVar[str]
     form: ClassVar[str]
@@ -56,11 +60,15 @@ class Structure(ABC):
     def shape(self, K: int, D: int) -> tuple[int, ...]:
         """Return the shape of the covariance array."""
 
+    def factor_shape(self, K: int, D: int) -> tuple[int, ...]:
+        """Return the shape of P: that of the covariances, but for tied and spherical ones."""
+        return self.shape(K, D)
+
     @abstractmethod
     def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
         """Return the covariances that maximise the likelihood (equation 8).
 
-        scatter : sums of r (x - mean)(x - mean)' (or its diagonal) for each component
+        scatter : sums of r (x - mean)(x - mean)', for each component or in the form of the structure's P
         mass : (K,)    sum of responsibilities
         """
 
@@ -70,7 +78,10 @@ class Structure(ABC):
 
     @abstractmethod
     def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
-        """Return P, (K, D, D) or (K, D), with P' P = inverse covariance, and log det P, (K,). Raises NotPositiveDefinite."""
+        """Return P, in one of the forms of `emfuse.reference`, with P' P = inverse covariance, and log det P, (K,).
+
+        Raises NotPositiveDefinite.
+        """
 
     @abstractmethod
     def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
@@ -128,6 +139,10 @@ class Tied(Structure):
         """(D, D)."""
         return (D, D)
 
+    def factor_shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(1, D, D)."""
+        return (1, D, D)
+
     def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
         """The sum of all scatters over the sum of all masses."""
         return np.asarray(scatter.sum(axis=0) / mass.sum())
@@ -142,7 +157,7 @@ class Tied(Structure):
             P, log_det = _factor_matrices(covariances[None])
         except NotPositiveDefinite as error:
             raise NotPositiveDefinite(None, error.feature, error.variance) from None
-        return np.repeat(P, K, axis=0), np.repeat(log_det, K)
+        return P, np.repeat(log_det, K)
 
     def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
         """The one matrix, K times."""
@@ -200,6 +215,10 @@ class Spherical(Structure):
         """(K,)."""
         return (K,)
 
+    def factor_shape(self, K: int, D: int) -> tuple[int, ...]:
+        """(K, 1)."""
+        return (K, 1)
+
     def estimate(self, scatter: Doubles, mass: Doubles) -> Doubles:
         """The mean over features of S_kd / mass_k."""
         return np.asarray(scatter.mean(axis=1) / mass)
@@ -209,9 +228,9 @@ class Spherical(Structure):
         return covariances + value
 
     def factor(self, covariances: Doubles, K: int, D: int) -> tuple[Doubles, Doubles]:
-        """P_kd is 1 / standard deviation, the same for all d."""
+        """P_k is 1 / standard deviation, one for all features."""
         P, log_det = _factor_variances(covariances[:, None])
-        return np.repeat(P, D, axis=1), D * log_det
+        return P, D * log_det
 
     def matrices(self, covariances: Doubles, K: int, D: int) -> Doubles:
         """Multiples of the identity."""

@@ -1,0 +1,141 @@
+/* The M step (7, 8) and the factors that the next sweep needs, where that is plain arithmetic: for few features the calls of a
+   library cost more than the numbers. `maximise.py` and `parameters.py` are the definition. What is not plain (no mass, a covariance
+   that has collapsed or is near to it, numbers near the ends of the range) is left to them, by returning false or 0. */
+#ifndef EMFUSE_MAXIMISE_H
+#define EMFUSE_MAXIMISE_H
+
+#include <math.h>
+#include "_walk.h"
+
+static const double LOG_2_PI = 1.8378770664093454836;
+static const double MODERATE_VARIANCE = 1e280;   /* between 1 / this and this no product below leaves the range */
+
+enum { NOT_PLAIN = 0, DONE = 1, DONE_BUT_FAR = 2 };
+
+struct Rules {
+    double reg_covar, spare_mass;
+    double far;              /* a mean that moved by more than this many variances, squared, has moved far */
+    double least_left;       /* the least share of a variance that may be left over by the features before */
+    double most_rounding;    /* the most that (sum_j |P_ij| sd_j)^2 may be */
+    double least_sd;         /* the least standard deviation beside the mean's size */
+};
+
+static bool moderate(double variance) { return variance > 1 / MODERATE_VARIANCE && variance < MODERATE_VARIANCE; }
+
+/* Lower P with P' P = inverse of the covariance C. */
+static bool invert_triangle(const double* C, ptrdiff_t D, double least_left, double* P) {
+    for (ptrdiff_t i = 0; i < D; i++) {       /* the Cholesky factor L first, in P */
+        double left = C[i * D + i];
+        if (!moderate(left)) return false;
+        for (ptrdiff_t j = 0; j < i; j++) {
+            double value = C[i * D + j];
+            for (ptrdiff_t t = 0; t < j; t++) value -= P[i * D + t] * P[j * D + t];
+            value /= P[j * D + j];
+            P[i * D + j] = value;
+            left -= value * value;
+        }
+        if (!(left >= least_left * C[i * D + i])) return false;
+        P[i * D + i] = sqrt(left);
+        for (ptrdiff_t j = i + 1; j < D; j++) P[i * D + j] = 0;
+    }
+    for (ptrdiff_t i = 0; i < D; i++) {       /* then its inverse in place: row i needs L's row i, and the rows of the inverse before it */
+        const double diagonal = 1 / P[i * D + i];
+        for (ptrdiff_t j = 0; j < i; j++) {
+            double value = 0;
+            for (ptrdiff_t t = j; t < i; t++) value += P[i * D + t] * P[t * D + j];
+            P[i * D + j] = -diagonal * value;   /* L's column j is not needed any more */
+        }
+        P[i * D + i] = diagonal;
+    }
+    return true;
+}
+
+/* P and log_constant (3) of covariances in the form of P. */
+static bool factor_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* weights, const double* covariances, double least_left,
+                           double* P, double* log_constant) {
+    const bool triangle = form == FULL || form == TIED;
+    const ptrdiff_t size = triangle ? D * D : form == DIAG ? D : 1;
+    double log_det = 0;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        if (form != TIED || k == 0) {
+            const double* C = covariances + k * size;
+            double* p = P + k * size;
+            log_det = 0;
+            if (triangle) {
+                if (!invert_triangle(C, D, least_left, p)) return false;
+                for (ptrdiff_t d = 0; d < D; d++) log_det += log(p[d * D + d]);
+            } else {
+                for (ptrdiff_t d = 0; d < size; d++) {
+                    if (!moderate(C[d])) return false;
+                    p[d] = 1 / sqrt(C[d]);
+                    log_det += log(p[d]);
+                }
+                if (form == SPHERICAL) log_det *= (double)D;
+            }
+        }
+        log_constant[k] = log(weights[k]) - 0.5 * (double)D * LOG_2_PI + log_det;
+    }
+    return true;
+}
+
+/* Whether rounding of a scatter, brought to y (2), stays small. */
+static bool keeps_digits(const double* C, const double* P, ptrdiff_t D, double most_rounding) {
+    for (ptrdiff_t i = 0; i < D; i++) {
+        double amplified = 0;
+        for (ptrdiff_t j = 0; j <= i; j++) amplified += fabs(P[i * D + j]) * sqrt(C[j * D + j]);
+        if (!(amplified * amplified < most_rounding)) return false;
+    }
+    return true;
+}
+
+/* `second`, covariances and P have the form of the mixture. Writes weights, means, covariances, P and log_constant. */
+static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* origin, const double* mass, const double* first, const double* second,
+                            const Rules& rules, double* weights, double* means, double* covariances, double* P, double* log_constant) {
+    const bool triangle = form == FULL || form == TIED, pooled = form == TIED;
+    const ptrdiff_t size = triangle ? D * D : form == DIAG ? D : 1;
+    double total = 0;
+    bool far = false;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        if (!(mass[k] > 0) || (rules.spare_mass > 0 && form != FULL && mass[k] <= 1)) return NOT_PLAIN;
+        total += mass[k] + rules.spare_mass;
+    }
+    if (!(total < 1e300)) return NOT_PLAIN;
+    memcpy(covariances, second, (pooled ? 1 : K) * size * sizeof(double));
+    for (ptrdiff_t k = 0; k < K; k++) {
+        const double own = mass[k] + rules.spare_mass, half_mass = 0.5 * mass[k];
+        const double *o = origin + k * D, *f = first + k * D;
+        double *S = covariances + (pooled ? 0 : k * size), *mean = means + k * D;
+        weights[k] = own / total;                                                            /* (7) */
+        for (ptrdiff_t d = 0; d < D; d++) mean[d] = (f[d] - rules.spare_mass * o[d]) / own;  /* t, for now */
+        double of_all = 0;
+        for (ptrdiff_t a = 0; a < D; a++) {                                                  /* (8), times mass */
+            const double half = f[a] - half_mass * mean[a];
+            if (triangle) for (ptrdiff_t b = 0; b < D; b++) S[a * D + b] -= half * mean[b] + (f[b] - half_mass * mean[b]) * mean[a];
+            else if (form == DIAG) S[a] -= 2 * mean[a] * half;
+            else of_all += 2 * mean[a] * half;
+        }
+        if (form == SPHERICAL) *S -= of_all / (double)D;
+    }
+    for (ptrdiff_t k = 0; k < (pooled ? 1 : K); k++) {
+        double* C = covariances + k * size;
+        const double divisor = pooled ? total : mass[k] + rules.spare_mass;
+        for (ptrdiff_t i = 0; i < size; i++) C[i] /= divisor;
+        for (ptrdiff_t i = 0; i < size; i += triangle ? D + 1 : 1) C[i] += rules.reg_covar;
+    }
+    for (ptrdiff_t k = 0; k < K; k++) {
+        const double* C = covariances + (pooled ? 0 : k * size);
+        for (ptrdiff_t d = 0; d < D; d++) {
+            const double variance = C[triangle ? d * (D + 1) : form == DIAG ? d : 0], move = means[k * D + d];
+            far = far || move * move > rules.far * variance;
+            means[k * D + d] += origin[k * D + d];                                           /* (7) */
+            const double least = rules.least_sd * means[k * D + d];
+            if (!(variance > least * least)) return NOT_PLAIN;
+        }
+    }
+    if (!factor_plainly(form, K, D, weights, covariances, rules.least_left, P, log_constant)) return NOT_PLAIN;
+    for (ptrdiff_t k = 0; triangle && k < (pooled ? 1 : K); k++)
+        if (!keeps_digits(covariances + k * size, P + k * size, D, rules.most_rounding)) return NOT_PLAIN;
+    return far ? DONE_BUT_FAR : DONE;
+}
+
+#endif
