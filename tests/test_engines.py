@@ -289,6 +289,6 @@ def test_nothing_of_rows_times_components_is_ever_stored(run, name):
 
 
 def test_factors_made_by_hand_can_be_swept():
-    """P of zeros leaves out the distance: what `initialise.moments` rests on."""
+    """P of zeros leaves out the distance: what `InMemory.moments` rests on."""
     s = InMemory([1.0, 3.0]).sweep(Factors(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)))
     assert (s.mass[0], s.first[0, 0], s.second[0, 0], s.log_likelihood) == (2.0, 4.0, 10.0, 0.0)

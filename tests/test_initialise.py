@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emfuse import CollapsedComponent, InMemory, em, engines, from_labels, from_responsibilities, initialise
-from emfuse.initialise import kmeans, kmeans_plus_plus, moments, nearest
+from emfuse.initialise import kmeans, kmeans_plus_plus, nearest
 
 EPS = np.finfo(np.float64).eps
 STARTS = ["kmeans", "kmeans++", "random_rows", "random"]
@@ -307,13 +307,13 @@ def test_the_seeding_prefers_what_is_far():
 
 def test_moments_by_hand():
     """Mean and variance of 1, 2, 6 with weights 1, 2, 1: 11/4 and 147/16 - ..., that is (1 + 8 + 36) / 4 - (11/4)^2 = 59/16."""
-    mean, variance = moments(InMemory([1.0, 2.0, 6.0], [1.0, 2.0, 1.0]))
+    mean, variance = InMemory([1.0, 2.0, 6.0], [1.0, 2.0, 1.0]).moments
     np.testing.assert_allclose((mean[0], variance[0]), (11 / 4, 59 / 16), rtol=8 * EPS)
 
 
 def test_moments_of_rows_far_from_zero_lose_nothing():
     """1, 2, 3 about 1e8: variance 2/3, exactly as near zero."""
-    assert moments(InMemory(1e8 + np.array([1.0, 2.0, 3.0])))[1][0] == pytest.approx(2 / 3, rel=8 * EPS)
+    assert InMemory(1e8 + np.array([1.0, 2.0, 3.0])).moments[1][0] == pytest.approx(2 / 3, rel=8 * EPS)
 
 
 def test_nearest_is_the_nearest_in_standard_deviations():

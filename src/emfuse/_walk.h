@@ -74,7 +74,8 @@ template <class T> struct Walk {
     /* As many rows as keep a block's scratch in a part of the second-level cache, and the blocks of one call about equal. */
     ptrdiff_t rows_per_block() const {
         const ptrdiff_t numbers = (few ? D : 2 * padded_D + (triangle ? padded_D : 0)) + padded_K + 2;
-        const ptrdiff_t most = few ? 256 : 128;
+        const bool by_rows = few || kind == BY_ROWS;   /* whose float sums cost more to add to the double ones */
+        const ptrdiff_t most = sizeof(T) == 8 ? (few ? 256 : 128) : (by_rows ? 512 : 256);
         ptrdiff_t fits = 384 * 1024 / (ptrdiff_t)sizeof(T) / numbers / PANEL<T> * PANEL<T>;
         if (fits > most) fits = most;
         if (fits < PANEL<T>) fits = PANEL<T>;

@@ -265,7 +265,7 @@ def fit(
     sample_weight : (N,)     row weights, at least 0
     random_state : int, Generator, RandomState or None    seeds the start; None is the same start every time
     init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise.start`), or a start of your
-        own; k-means looks at 100,000 rows at most, EM at all
+        own; starts look at 100,000 rows at most, EM at all
     n_init : int             how many starts; the fit with the highest log-likelihood is kept, one that collapses passed over
     stop : rule or int       default: a sweep gains less than 1e-8 nats a row, or 10,000 sweeps
     reg_covar, history, n_threads, callback, verbose    as in `em`

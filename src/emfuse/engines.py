@@ -172,12 +172,29 @@ class InMemory:
         return self._sweep(factors, origin, hard)
 
     @cached_property
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Mean and variance of each feature, (D,) each, with the row weights. Raises ValueError where a variance overflows."""
+        guess = self.X[:1].astype(np.float64)
+        for _ in range(2):  # about the first row, then about the mean
+            s = self._sweep(Factors(guess, np.zeros((1, self.n_features)), np.zeros(1)), guess, False)
+            t = s.first / s.mass
+            guess = guess + t
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = (s.second / s.mass - t * t)[0]
+        if not np.isfinite(variance).all():
+            d = int((~np.isfinite(variance)).argmax())
+            row = int(np.abs(self.X[:, d]).argmax())
+            raise ValueError(
+                f"row {row} of X has {self.X[row, d]:.6g} in feature {d}, so far from the others that the variance overflows; "
+                "the spread must be below about 1e150. Remove the row, or divide the feature by a constant."
+            )
+        return guess[0], np.asarray(np.maximum(variance, 0.0))
+
+    @cached_property
     def _total_scatter(self) -> tuple[Doubles, Doubles]:
         """The mean of all rows, (D,), and their scatter about it, (D, D)."""
         D = self.n_features
-        first_row = self.X[:1].astype(np.float64)
-        s = self._sweep(Factors(first_row, np.zeros((1, D)), np.zeros(1)), first_row, False)
-        centre = first_row + s.first / s.mass
+        centre = self.moments[0][None]
         s = self._sweep(Factors(centre, np.zeros((1, D, D)), np.zeros(1)), centre, False)
         return centre[0], s.second[0]
 

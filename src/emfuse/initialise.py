@@ -9,13 +9,13 @@ Layer 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emfuse._typing import Doubles, Labels, RandomState
+from emfuse._typing import Doubles, Floats, Labels, RandomState
 from emfuse.engines import InMemory
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import Factors, Parameters
@@ -24,8 +24,12 @@ from emfuse.structures import Structure, structure_named
 
 KMEANS_SWEEPS = 30
 KMEANS_GAIN = 1e-4  # relative fall of the within-cluster sum of squares at which k-means stops
-SAMPLE = 100_000  # rows that k-means and its seeding look at, at most; what follows them sees all
+# Starts look at an eighth of the rows, drawn at random, so that 30 sweeps of k-means cost less than 4 over all; but at 10,000 of
+# them at least, which take milliseconds, and 100,000 at most. k-means++ makes do with 1,000. What follows them sees all rows.
+SHARE, LEAST_SAMPLE, MOST_SAMPLE, SEEDING_SAMPLE = 8, 10_000, 100_000, 1_000
+ROWS_A_COMPONENT = 100  # and never with less than so many rows a component
 CHUNK = 1 << 18  # numbers in one temporary array
+MOST_PAIRED = 12  # features whose products are made for all components at once
 
 
 def from_labels(
@@ -92,12 +96,12 @@ def statistics_of_drawn(engine: InMemory, K: int, form: str, draw: Callable[[sli
 
     draw : rows (a slice) -> (rows, K), called for one slice after the other
     """
-    centre, _ = moments(engine)
+    centre, _ = engine.moments
     return _accumulate(engine, np.repeat(centre[None], K, axis=0), form, draw)
 
 
 def _about_means(engine: InMemory, K: int, form: str, z_of: Callable[[slice], Doubles]) -> SufficientStatistics:
-    centre, _ = moments(engine)
+    centre, _ = engine.moments
     rough = _accumulate(engine, np.repeat(centre[None], K, axis=0), "diag", z_of)
     with np.errstate(divide="ignore", invalid="ignore"):
         move = np.where(rough.mass[:, None] > 0, rough.first / rough.mass[:, None], 0.0)
@@ -107,13 +111,24 @@ def _about_means(engine: InMemory, K: int, form: str, z_of: Callable[[slice], Do
 def _accumulate(engine: InMemory, origin: Doubles, form: str, z_of: Callable[[slice], Doubles]) -> SufficientStatistics:
     """Equation 6 with responsibilities given, in NumPy: a start walks over the rows twice, a fit hundreds of times."""
     s = SufficientStatistics.zeros(origin, form)
-    for rows in _chunks(engine, len(origin)):
+    K, D = origin.shape
+    together = bool((origin == origin[0]).all())  # one residual for all components: sums are products of matrices
+    pairs = together and form == "full" and D <= MOST_PAIRED
+    step = max(1, CHUNK // ((D * D if pairs else D) + K))
+    for start in range(0, len(engine.X), step):
+        rows = slice(start, start + step)
         x = engine.X[rows].astype(np.float64, copy=False)
         v = None if engine.sample_weight is None else engine.sample_weight[rows]
         r = z_of(rows) if v is None else z_of(rows) * v[:, None]
         s.mass += r.sum(axis=0)
         s.weight += float(len(x) if v is None else v.sum())
-        for k in range(len(origin)):
+        if together and (pairs or form == "diag"):
+            d = x - origin[0]
+            s.first += r.T @ d
+            terms = (d[:, :, None] * d[:, None, :]).reshape(len(d), -1) if pairs else d * d
+            s.second += (r.T @ terms).reshape(s.second.shape)
+            continue
+        for k in range(K):
             own = np.flatnonzero(r[:, k])
             d = x[own] - origin[k]
             rd = r[own, k, None] * d
@@ -122,34 +137,8 @@ def _accumulate(engine: InMemory, origin: Doubles, form: str, z_of: Callable[[sl
     return s
 
 
-def _chunks(engine: InMemory, K: int) -> Iterator[slice]:
-    step = max(1, CHUNK // (engine.n_features + K))
-    for start in range(0, len(engine.X), step):
-        yield slice(start, start + step)
-
-
 def _one_hot(labels: Labels, K: int) -> Doubles:
     return np.asarray(labels[:, None] == np.arange(K), dtype=np.float64)
-
-
-def moments(engine: InMemory) -> tuple[Doubles, Doubles]:
-    """Return mean and variance of each feature, (D,) each, with the row weights. Raises ValueError where a variance overflows."""
-    D = engine.n_features
-    guess = engine.X[:1].astype(np.float64)
-    for _ in range(2):  # about the first row, then about the mean
-        s = engine.sweep(Factors(guess, np.zeros((1, D)), np.zeros(1)))
-        t = s.first / s.mass
-        guess = guess + t
-    with np.errstate(over="ignore", invalid="ignore"):
-        variance = (s.second / s.mass - t * t)[0]
-    if not np.isfinite(variance).all():
-        d = int((~np.isfinite(variance)).argmax())
-        row = int(np.abs(engine.X[:, d]).argmax())
-        raise ValueError(
-            f"row {row} of X has {engine.X[row, d]:.6g} in feature {d}, so far from the others that the variance overflows; the "
-            "spread must be below about 1e150. Remove the row, or divide the feature by a constant."
-        )
-    return guess[0], np.asarray(np.maximum(variance, 0.0))
 
 
 def generator(random_state: RandomState) -> np.random.Generator:
@@ -178,10 +167,12 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
     init : str
         "kmeans" (k-means from a k-means++ seeding), "kmeans++" (the seeding alone), "random_rows" (K rows drawn), "random"
         (random responsibilities); the first three assign each row to the nearest centre, in standard deviations, and where a
-        cluster has no density of its own give all of them one covariance.
+        cluster has no density of its own give all of them one covariance. Of more than 10,000 rows, "kmeans" and "random" look at
+        an eighth, drawn at random: 10,000 to 100,000 of them, and at least 100 a component. "kmeans++" looks at 1,000.
     """
     kind = structure_named(structure)
     if init == "random":
+        engine = sample_rows(engine, _sample_size(engine, K), random)
         return maximise(statistics_of_drawn(engine, K, kind.form, random_responsibilities(engine, K, random)), kind)
     if init not in CENTRES:
         names = ", ".join(map(repr, (*CENTRES, "random")))
@@ -226,16 +217,22 @@ def statistics_of_nearest(engine: InMemory, centres: Doubles, form: str) -> Suff
     return engine.sweep(factors, hard=True)
 
 
-def nearest(engine: InMemory, centres: Doubles) -> Factors:
+def nearest(engine: InMemory, centres: Floats) -> Factors:
     """Return factors under which a row's log density is minus half its squared distance, in standard deviations."""
-    _, variance = moments(engine)
+    _, variance = engine.moments
     scale = np.where(variance > 0, 1.0 / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
-    return Factors(np.ascontiguousarray(centres), np.repeat(scale[None], len(centres), axis=0), np.zeros(len(centres)))
+    return Factors(
+        np.ascontiguousarray(centres, dtype=np.float64), np.repeat(scale[None], len(centres), axis=0), np.zeros(len(centres))
+    )
 
 
-def sample_rows(engine: InMemory, K: int, random: np.random.Generator) -> InMemory:
-    """Return the engine, or one of SAMPLE rows (or 100 a component) drawn from those that weigh anything."""
-    v, wanted = engine.sample_weight, max(SAMPLE, 100 * K)
+def _sample_size(engine: InMemory, K: int) -> int:
+    return max(min(max(LEAST_SAMPLE, len(engine.X) // SHARE), MOST_SAMPLE), ROWS_A_COMPONENT * K)
+
+
+def sample_rows(engine: InMemory, wanted: int, random: np.random.Generator) -> InMemory:
+    """Return an engine of so many rows, drawn from those that weigh anything; or the same engine, where it has no more."""
+    v = engine.sample_weight
     N = len(engine.X) if v is None else np.count_nonzero(v)
     if wanted >= N:
         return engine
@@ -246,9 +243,9 @@ def sample_rows(engine: InMemory, K: int, random: np.random.Generator) -> InMemo
 def kmeans(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
     """Return K centres, (K, D) in data units, by Lloyd's iteration on scaled features from a k-means++ seeding.
 
-    Of more than SAMPLE rows (or 100 a component), so many are drawn and the centres are theirs.
+    Of more than 10,000 rows an eighth is drawn, 10,000 to 100,000 and at least 100 a component, and the centres are theirs.
     """
-    engine = sample_rows(engine, K, random)
+    engine = sample_rows(engine, _sample_size(engine, K), random)
     factors = nearest(engine, kmeans_plus_plus(engine, K, random))
     before = np.inf
     for _ in range(KMEANS_SWEEPS):
@@ -276,18 +273,23 @@ def _farthest(engine: InMemory, factors: Factors, count: int) -> Labels:
 def kmeans_plus_plus(engine: InMemory, K: int, random: np.random.Generator) -> Doubles:
     """Return K rows as centres, (K, D) in data units, drawn in turn with probability proportional to their squared distance.
 
-    The distance is that from the centres before. The best of 2 + log K candidates is taken each time
-    (Arthur & Vassilvitskii 2007, section 6). Of more than SAMPLE rows (or 100 a component), so many are drawn first.
+    The distance, in standard deviations, is that from the centres before. The best of 2 + log K candidates is taken each time
+    (Arthur & Vassilvitskii 2007, section 6). Of more than 1,000 rows (or 100 a component), so many are drawn first.
     """
-    engine = sample_rows(engine, K, random)
+    engine = sample_rows(engine, max(SEEDING_SAMPLE, ROWS_A_COMPONENT * K), random)
     v = np.ones(len(engine.X)) if engine.sample_weight is None else engine.sample_weight
-    candidates = 2 + int(np.log(K))
-    unit = nearest(engine, engine.X[:1].astype(np.float64))
-    rows = [_draw(v, random, 1)[0]]
-    distance = _squared_distance(engine, unit, rows[0])
+    z = (engine.X - engine.moments[0]) * nearest(engine, engine.X[:1]).P[0]
+
+    def nearer(distance: Doubles, row: int) -> Doubles:
+        """Squared distances once `row` is a centre too."""
+        d = z - z[row]
+        return np.asarray(np.minimum(distance, np.einsum("ij,ij->i", d, d)))
+
+    rows = [int(_draw(v, random, 1)[0])]
+    distance = nearer(np.full(len(z), np.inf), rows[0])
     while len(rows) < K:
-        tried = _draw(v * distance, random, candidates)
-        trials = [(row, np.minimum(distance, _squared_distance(engine, unit, row))) for row in np.unique(tried)]
+        tried = np.unique(_draw(v * distance, random, 2 + int(np.log(K))))
+        trials = [(int(row), nearer(distance, int(row))) for row in tried]
         row, distance = min(trials, key=lambda trial: float(v @ trial[1]))
         rows.append(row)
     return np.asarray(engine.X[np.array(rows)], dtype=np.float64)
@@ -308,13 +310,6 @@ def _draw(weight: Doubles, random: np.random.Generator, count: int) -> Labels:
         return random.integers(len(weight), size=count)
     drawn = np.searchsorted(sums, random.random(count) * sums[-1], side="right")
     return np.asarray(np.minimum(drawn, np.flatnonzero(weight)[-1]))
-
-
-def _squared_distance(engine: InMemory, unit: Factors, row: int) -> Doubles:
-    centre = Factors(engine.X[row : row + 1].astype(np.float64), unit.P, unit.log_constant)
-    density = engine.evaluate(centre, log_density=True).log_density
-    assert density is not None
-    return np.asarray(-2.0 * density, dtype=np.float64)
 
 
 CENTRES: dict[str, Callable[[InMemory, int, np.random.Generator], Doubles]] = {
