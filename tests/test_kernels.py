@@ -198,6 +198,21 @@ def test_a_build_evaluates_as_the_reference_does(compiled, form, K, D, dtype, de
         np.testing.assert_array_equal(ours["labels"], theirs["labels"])
 
 
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    ("form", "K", "D"), [("full", 2, 200), ("tied", 3, 130), ("diag", 3, 512), ("full", 500, 3), ("spherical", 600, 9)]
+)
+def test_many_features_and_many_components(compiled, form, K, D, single, density_rounding):
+    """D in the hundreds, and K: the same sums as the reference's."""
+    N = 70
+    values, tolerances = expected(form, K, D, N, np.float32, True, False, density_rounding)
+    X, v, mixture, origin = problem(form, K, D, N, np.float32, True)
+    made = sums(compiled, X, v, mixture, origin, single=single)
+    for ours, theirs, tolerance in zip(made, values, tolerances, strict=True):
+        allowed = tolerance * (EPS_SINGLE / EPS if single else 1.0) + 1e-37 * N * np.square(X).max()
+        assert np.all(np.abs(ours - theirs) <= allowed)
+
+
 @pytest.mark.parametrize("wanted", [some for n in (1, 2) for some in itertools.combinations(OUTPUTS, n)])
 def test_evaluate_fills_only_what_is_wanted(build, wanted):
     """Each output is the same, to the last bit, whichever others are asked for."""
@@ -220,6 +235,7 @@ def test_responsibilities_sum_to_one(build):
 # ------------------------------------------------------------------ the functions that are ours: exp and log
 
 ROOT_HALF_LOG2_E = 0.84932180028801904272
+LOG2_E = 1.4426950408889634074
 
 
 @pytest.fixture
@@ -242,6 +258,37 @@ def test_exp_is_right_to_its_last_bits(compiled, two_densities):
     with mp.workdps(40):
         error = [abs(mp.mpf(b) / mp.mpf(a) * mp.power(2, mp.mpf(power)) - 1) for (a, b), power in zip(r, z, strict=True)]
     assert max(error) <= 1.5 * EPS
+
+
+def test_exp_of_floats_is_right_to_its_last_bits(compiled):
+    """2^-z in float within 1.5 of its eps; each row is swept alone, and its two masses are 1 / (1 + 2^-z) and 2^-z of that."""
+    random = np.random.default_rng(1)
+    z = np.concatenate([random.uniform(0.0, 1.0, 400), random.uniform(0.0, 40.0, 400), random.uniform(40.0, 120.0, 200)])
+    error = []
+    for row in np.sqrt(z).astype(np.float32):
+        # c = -z in log2, rounded to float: P is 0, so that nothing else rounds
+        power = float(np.float32(-(float(row) ** 2)))
+        mixture = {"means": np.zeros((2, 1)), "P": np.zeros((2, 1)), "log_constant": np.array([0.0, power / LOG2_E])}
+        a, b = sums(compiled, np.zeros((1, 1), np.float32), None, mixture, np.zeros((2, 1)), single=True)[0]
+        given = float(np.float32(LOG2_E * mixture["log_constant"][1]))
+        error.append(abs(b / a / 2.0**given - 1.0))
+    assert max(error) <= 2.0 * EPS_SINGLE  # half an eps of it each for the two products with the row's share
+
+
+def test_exp_never_rises_with_the_distance_and_ends_in_zero(compiled):
+    """From 1 to far below the smallest double, where it is cut to 0: never more for a row farther away."""
+    z = np.unique(
+        np.concatenate([np.linspace(0.0, 4.0, 20_000), np.linspace(1020.0, 1024.0, 20_000), np.geomspace(1.0, 1e5, 20_000)])
+    )
+    X = np.sqrt(z)[:, None] / ROOT_HALF_LOG2_E
+    mixture = {"means": np.zeros((2, 1)), "P": np.array([[0.0], [1.0]]), "log_constant": np.zeros(2)}
+    r = evaluation(compiled, X, mixture)["responsibilities"]
+    e = r[:, 1] / r[:, 0]
+    # at the seams of the reduction neighbours may differ by their rounding, 1.5 eps each, and one of the quotient's
+    assert np.all(e[1:] <= e[:-1] * (1.0 + 4 * EPS))
+    assert e[0] == 1.0
+    assert e[z > 1022.5].max() == 0.0
+    assert e[z < 1021.5].min() > 0.0
 
 
 def test_log_is_right_to_its_last_bits(build, two_densities):

@@ -7,6 +7,7 @@ import pytest
 
 import emfuse
 from emfuse import CollapsedComponent, InMemory, SufficientStatistics, maximise
+from emfuse.maximise import estimate, step
 from emfuse.structures import STRUCTURES
 
 EPS = np.finfo(np.float64).eps
@@ -177,3 +178,73 @@ def test_an_error_survives_the_way_between_processes(make):
     error = make()
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+# ------------------------------------------------------------------ a build's own M step
+
+
+@pytest.fixture(params=[name for name in emfuse.kernels.runnable() if name != emfuse.kernels.REFERENCE])
+def compiled(request):
+    """Each compiled build that runs here, in use while the test runs."""
+    with emfuse.kernels.use(request.param):
+        yield emfuse.kernels.load()
+
+
+@pytest.mark.parametrize("spare_mass", [0.0, 1e-3])
+@pytest.mark.parametrize("reg_covar", [0.0, 0.5])
+@pytest.mark.parametrize(("K", "D"), [(1, 1), (3, 1), (2, 2), (4, 3), (1, 5), (3, 16)])
+def test_a_builds_own_step_is_the_definitions(compiled, structure, K, D, reg_covar, spare_mass, mixture):
+    """For few features weights, means, covariances and factors come from the build: those of `estimate` and of the structure."""
+    p = mixture(structure, K=K, D=D)
+    kind = STRUCTURES[structure]
+    s = InMemory(p.sample(100 * K, random_state=0)[0]).sweep(p.factors, origin=p.means + 0.3)
+    made, far = step(s, kind, reg_covar=reg_covar, spare_mass=spare_mass)
+    assert not far
+    assert "factors" in made.__dict__, "the build left it alone"
+    wanted = estimate(s, kind, reg_covar=reg_covar, spare_mass=spare_mass)
+    np.testing.assert_allclose(made.weights, wanted.weights, rtol=4 * EPS)
+    np.testing.assert_allclose(made.means, wanted.means, rtol=0, atol=8 * EPS * np.abs(wanted.means).max())
+    np.testing.assert_allclose(made.covariances, wanted.covariances, rtol=0, atol=32 * EPS * np.abs(wanted.covariances).max())
+    P, log_det = kind.factor(made.covariances, K, D)
+    np.testing.assert_allclose(made.factors.P, P, rtol=0, atol=100 * D * EPS * np.abs(P).max())  # condition numbers below 100
+    log_constant = np.log(made.weights) - 0.5 * D * np.log(2 * np.pi) + log_det
+    np.testing.assert_allclose(made.factors.log_constant, log_constant, rtol=0, atol=100 * D * EPS * np.abs(log_constant).max())
+
+
+def test_factors_do_not_depend_on_how_parameters_came(compiled, structure, mixture):
+    """Those that the M step made and those made of the same numbers later are the same to the last bit."""
+    p = mixture(structure, K=3, D=4)
+    made, _ = step(InMemory(p.sample(300, random_state=0)[0]).sweep(p.factors), STRUCTURES[structure])
+    again = emfuse.Parameters.from_dict(made.as_dict()).factors
+    assert made.factors.P.tobytes() == again.P.tobytes()
+    assert made.factors.log_constant.tobytes() == again.log_constant.tobytes()
+
+
+def test_a_step_says_when_a_mean_moved_far(compiled, structure, mixture):
+    """More than two standard deviations from the origin of the sums."""
+    p = mixture(structure, K=2, D=3)
+    engine = InMemory(p.sample(300, random_state=0)[0])
+    for away, expected in ((0.5, False), (4.0, True)):
+        assert step(engine.sweep(p.factors, origin=p.means + away * p.sds), STRUCTURES[structure])[1] is expected
+
+
+@pytest.mark.parametrize(
+    ("what", "C"),
+    [("near to singular", [[1.0, 0.9999], [0.9999, 1.0]]), ("tiny", np.eye(2) * 1e-290), ("huge", np.eye(2) * 1e290)],
+)
+def test_what_is_not_plain_is_left_to_the_definition(compiled, what, C):
+    """Refined, or near the ends of the range: the factors are the structure's own, to the last bit."""
+    C = np.array([C], dtype=np.float64)
+    P, log_constant = np.empty((1, 2, 2)), np.empty(1)
+    assert not compiled.factor(
+        weights=np.ones(1), means=np.zeros((1, 2)), covariances=C, least_left=1e-3, P=P, log_constant=log_constant
+    )
+    np.testing.assert_array_equal(emfuse.Parameters([1.0], [[0.0, 0.0]], C).factors.P, STRUCTURES["full"].factor(C, 1, 2)[0])
+
+
+def test_a_component_that_has_shrunk_is_left_to_the_definition(compiled):
+    """No mass, or a variance that rounding of the data may have made: the error is the definition's."""
+    with pytest.raises(CollapsedComponent, match="no row is left to it"):
+        step(statistics([2, 0], [[0], [0]], [[1], [1]]), STRUCTURES["diag"])
+    with pytest.raises(CollapsedComponent, match="component 1 has collapsed"):
+        step(statistics([5, 5], [[0], [0]], [[1], [1e-31]], [[0], [1]]), STRUCTURES["diag"])

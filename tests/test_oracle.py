@@ -1,10 +1,12 @@
 """Exact EM with 50 digits, and ours beside it, where plain densities are 0 in double precision."""
 
+from functools import cache
+
 import mpmath as mp
 import numpy as np
 import pytest
 
-from emfuse import InMemory, Parameters, em
+from emfuse import InMemory, Parameters, em, from_labels, kernels
 from emfuse.structures import STRUCTURES
 
 # ------------------------------------------------------------------ the oracle: textbook EM in numbers that do not round
@@ -141,6 +143,13 @@ def test_a_component_of_next_to_no_weight_is_kept(weight):
 # ------------------------------------------------------------------ each structure
 
 
+@pytest.fixture(params=[name for name in kernels.runnable() if name != kernels.REFERENCE])
+def compiled_build(request):
+    """Each compiled build: the reference computes everything in double."""
+    with kernels.use(request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_each_structure_follows_exact_em(build, structure, weighted, mixture):
     """Five steps on 60 rows in three features, from means that are a standard deviation off in each."""
@@ -149,6 +158,34 @@ def test_each_structure_follows_exact_em(build, structure, weighted, mixture):
     start = Parameters(p.weights, p.means + p.sds, p.covariances, structure)
     v = np.random.default_rng(0).integers(1, 4, 60).astype(float) if weighted else None
     assert_follows(X, start, 5, rtol=1e-12, v=v)  # measured 1e-14: 60 terms to a sum, and five steps
+
+
+@cache
+def exact_fit_of_floats(structure, D, offset):
+    """Rows of float32, a start, and what five exact steps make of them."""
+    random = np.random.default_rng([D, 3])
+    means, L = 2.0 * random.standard_normal((2, D)), np.tril(0.3 * random.standard_normal((D, D)), -1) + np.eye(D)
+    X = (means[np.arange(80) % 2] + random.standard_normal((80, D)) @ L.T + offset).astype(np.float32)
+    start = from_labels(X, (np.arange(80) + (np.arange(80) % 5 == 0)) % 2, structure)  # a fifth of the rows on the wrong side
+    return X, start, exact_em(X, start, 5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("D", [1, 3, 9])
+def test_rows_of_float32_follow_exact_em_as_near_as_they_are_themselves(compiled_build, structure, D, offset):
+    """Five steps in float32: means and standard deviations within 1e-6 of the latter, log-likelihood within 1e-6 nats a row.
+
+    That is 8 of float32's eps; at an offset of 1,000 standard deviations the rows themselves are rounded by 500.
+    """
+    X, start, (trace, (weights, means, matrices), _) = exact_fit_of_floats(structure, D, offset)
+    made = em(X, start, stop=5)
+    assert not np.array_equal(made.trace, em(X.astype(np.float64), start, stop=5).trace), "it was computed in float64"
+    sds = np.sqrt(np.diagonal(doubles(matrices), axis1=1, axis2=2))
+    np.testing.assert_allclose(made.trace, doubles(trace), rtol=0, atol=len(X) * 1e-6)
+    np.testing.assert_allclose(made.parameters.weights, doubles(weights), rtol=0, atol=1e-6)
+    assert np.all(np.abs(made.parameters.means - doubles(means)) <= 1e-6 * sds)
+    C = made.parameters.covariance_matrices - doubles(matrices)
+    assert np.all(np.abs(C) <= 2e-6 * sds[:, :, None] * sds[:, None, :])
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e6])
