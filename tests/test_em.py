@@ -78,6 +78,17 @@ def test_an_offset_moves_the_means_alone(build, structure, dtype, offset, digits
     np.testing.assert_allclose(there.trace[1:], here.trace[1:], rtol=0, atol=len(X) * tolerance)
 
 
+def test_float32_converges_where_float64_does(build, structure, mixture):
+    """Rows too many to be computed in float64: the trace falls by float32's rounding at most, and ends at the same top."""
+    X = mixture("full", K=3, D=4, apart=1.5).sample(3000, random_state=0)[0].astype(np.float32)
+    here, there = fit(X, 3, structure=structure), fit(X.astype(np.float64), 3, structure=structure)
+    rounding = len(X) * float(np.finfo(np.float32).eps)  # a row's density is off by some eps, and rows cancel
+    assert here.converged
+    assert np.diff(here.trace).min() >= -rounding
+    assert here.log_likelihood == pytest.approx(there.log_likelihood, abs=rounding + len(X) * 1e-7)
+    np.testing.assert_allclose(here.parameters.means, there.parameters.means, rtol=0, atol=0.01 * there.parameters.sds.min())
+
+
 @pytest.mark.parametrize("offset", [1e6, 1e8])
 def test_a_fit_of_its_own_start_is_found_again_at_an_offset(structure, offset, mixture):
     """`fit` starts and ends with the same clusters when the data moves."""

@@ -46,6 +46,7 @@ template <class T> struct Walk {
     ptrdiff_t B, sums_size, second_size;
 
     T *x, *rows, *l, *squares, *top, *total, *share, *residual, *whitened, *r, *weighted, *P, *c, *scale;
+    double *c_rest;          /* what rounding c to T left over: its share of the log-likelihood is added at the end */
     double *weight, *sums, *second;
     Points<T> mu, about, centre;
     ptrdiff_t P_step;
@@ -114,7 +115,7 @@ template <class T> struct Walk {
             {&r, kind == BY_ROWS ? B : 0}, {&weighted, scatter ? Dx * B : 0}, {&P, P_size}, {&c, Kx}, {&scale, Kx},
             {&mu.near, K * Dx}, {&mu.rest, K * Dx}, {&about.near, summing ? K * Dx : 0}, {&about.rest, summing ? K * Dx : 0}, {&centre.near, Dx}, {&centre.rest, Dx}};
         struct DoublePart { double** at; ptrdiff_t size; } doubles[] = {
-            {&weight, B}, {&sums, summing ? K * sums_size : 0}, {&second, summing ? (pooled && scatter ? 1 : K) * second_size : 0}};
+            {&c_rest, K}, {&weight, B}, {&sums, summing ? K * sums_size : 0}, {&second, summing ? (pooled && scatter ? 1 : K) * second_size : 0}};
         ptrdiff_t need = 64;
         for (const Part& part : parts) need += round_up(part.size * sizeof(T), 64);
         for (const DoublePart& part : doubles) need += round_up(part.size * sizeof(double), 64);
@@ -143,14 +144,27 @@ template <class T> struct Walk {
             if (summing) set_point(about, k, origin + k * D);
         }
         for (ptrdiff_t k = 0; k < padded_K; k++) {
-            c[k] = k < K ? (T)(LOG2_E * mixture.c[k]) : LEAST<T>;
             const double p = density == UNIT && k < K ? ROOT_HALF_LOG2_E * mixture.P[k] : 1.0;
             scale[k] = (T)(p * p);
+            const double exact = k < K ? LOG2_E * mixture.c[k] + (sizeof(T) == 8 ? 0.0 : log2_det_of_rounding(k)) : (double)LEAST<T>;
+            c[k] = (T)exact;
+            if (k < K) c_rest[k] = sizeof(T) == 8 || !(exact > (double)LEAST<T>) ? 0.0 : exact - (double)c[k];
         }
         P_step = mixture.form == TIED ? 0 : density == FEW ? seconds() : tiles_size(D);
         if (density == FEW) prepare_few();
         else if (density == EACH) for (ptrdiff_t k = 0; k < (P_step ? K : 1); k++) pack_tiles(mixture.P + k * D * D, D, P + k * P_step);
         else prepare_side_by_side();
+    }
+
+    /* log2 det of P as rounded, less that of P. With it in c, what is computed is the likelihood of a mixture next to the one meant,
+       and where that is at its maximum the two differ in second order only. */
+    double log2_det_of_rounding(ptrdiff_t k) const {
+        double sum = 0;
+        for (ptrdiff_t d = 0; d < D; d++) {
+            const double p = ROOT_HALF_LOG2_E * (triangle ? mixture.P[(mixture.form == TIED ? 0 : k * D * D) + d * (D + 1)] : scale_of(k, d));
+            if (p > 0) sum += density == UNIT ? 0.5 * log2((double)scale[k] / (p * p)) : log2((double)(T)p / p);
+        }
+        return sum;
     }
 
     void prepare_few() {
@@ -318,12 +332,16 @@ template <class T> struct Walk {
         return sum;
     }
 
-    void finish(double* mass, double* first, double* second_out) const {
+    /* Returns what rounding c took from the log-likelihood, to first order, in nats. */
+    double finish(double* mass, double* first, double* second_out) const {
+        double taken = 0;
         const ptrdiff_t lanes = W<T>;
         const bool by_rows = kind == FEW_SUMS || kind == BY_ROWS;
         for (ptrdiff_t k = 0; k < K; k++) {
             const double* own = sums + k * sums_size;
-            mass[k] += by_rows ? across(own) : across(sums + k * lanes);
+            const double own_mass = across(by_rows ? own : sums + k * lanes);
+            mass[k] += own_mass;
+            taken += LN_2 * own_mass * c_rest[k];
             for (ptrdiff_t d = 0; d < D; d++) first[k * D + d] += by_rows ? across(own + (1 + d) * lanes) : first_of(k)[d];
             if (!second_out) continue;
             if (triangle) {
@@ -351,6 +369,7 @@ template <class T> struct Walk {
                 if (mixture.form != DIAG) second_out[k] += of_all / (double)D;   /* the mean over features */
             }
         }
+        return taken;
     }
 
     /* ---------------------------------------------------------------- the walk */
@@ -376,8 +395,8 @@ template <class T> struct Walk {
             if (sizeof(T) != 8) for (int i = 0; i < W<T>; i++) if (!(lowest[i] > FAR)) return false;
             add_sums(b);
         }
-        finish(mass, first, second_out);
-        *log_likelihood = nats(&sum);
+        const double taken = finish(mass, first, second_out);
+        *log_likelihood = nats(&sum) + taken;
         return true;
     }
 };

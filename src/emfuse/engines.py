@@ -119,7 +119,8 @@ class InMemory:
     def _sweep(self, factors: Factors, origin: Doubles, hard: bool, *, scatter: bool = True) -> SufficientStatistics:
         """Sweep every group and add their statistics; without `scatter`, `second` stays 0."""
         build, form = kernels.load(), factors.form
-        single = self.X.dtype == np.float32 and _safe_in_float(factors)
+        # with fewer rows than that, asking whether float32 is safe takes longer than float64
+        single = self.X.dtype == np.float32 and len(self.X) > GROUP_ROWS and _safe_in_float(factors)
 
         def sweep_group(rows: slice) -> SufficientStatistics:
             part = SufficientStatistics.zeros(origin, form)

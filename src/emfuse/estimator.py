@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -229,7 +229,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     spare_mass=_spare_mass(rows.dtype),
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
                     n_threads=self.n_threads,
-                    callback=talk,
+                    callback=talk if self.verbose or self.callback is not None else None,
                 )
                 talk.end(made)
                 if best is None or self.max_iter == 0 or _bound(made) > _bound(best):
@@ -524,16 +524,20 @@ def _cholesky_of_precisions(precisions: Doubles, covariance_type: str) -> Double
     return np.sqrt(precisions)
 
 
-def _check_shape(array: AnyArray, shape: tuple[int, ...], name: str) -> None:
+def _checked_array(value: ArrayLike, shape: tuple[int, ...], name: str, *, allow_nd: bool = False) -> AnyArray:
+    """Return an array of that shape; with scikit-learn's word on one that is not what it should be."""
+    if isinstance(value, np.ndarray) and value.dtype in FLOATS and value.shape == shape and np.isfinite(value).all():
+        return value  # as most are: check_array would take longer than a sweep of small data
+    array: AnyArray = check_array(value, dtype=FLOATS, ensure_2d=False, allow_nd=allow_nd)
     if array.shape != shape:
         raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
+    return array
 
 
 def _checked_weights(weights: ArrayLike | None, K: int) -> Doubles | None:
     if weights is None:
         return None
-    w = check_array(weights, dtype=FLOATS, ensure_2d=False)
-    _check_shape(w, (K,), "weights")
+    w = _checked_array(weights, (K,), "weights")
     if w.min() < 0.0 or w.max() > 1.0:  # the two numbers stand under each other's name, as in scikit-learn
         raise ValueError(
             f"The parameter 'weights' should be in the range [0, 1], but got max value {w.min():.5f}, min value {w.max():.5f}"
@@ -546,22 +550,18 @@ def _checked_weights(weights: ArrayLike | None, K: int) -> Doubles | None:
 def _checked_means(means: ArrayLike | None, K: int, D: int) -> Doubles | None:
     if means is None:
         return None
-    m = check_array(means, dtype=FLOATS, ensure_2d=False)
-    _check_shape(m, (K, D), "means")
+    m = _checked_array(means, (K, D), "means")
     return np.array(m, dtype=np.float64, order="C")
 
 
 def _checked_precisions(precisions: ArrayLike | None, covariance_type: str, K: int, D: int) -> Doubles | None:
     if precisions is None:
         return None
-    p = check_array(precisions, dtype=FLOATS, ensure_2d=False, allow_nd=covariance_type == "full")
     name = f"{covariance_type} precision"
-    _check_shape(p, STRUCTURES[covariance_type].shape(K, D), name)
+    p = _checked_array(precisions, STRUCTURES[covariance_type].shape(K, D), name, allow_nd=covariance_type == "full")
     if covariance_type in ("full", "tied"):
-        matrices: Iterator[AnyArray] = iter(p if p.ndim == 3 else p[None])
-        for matrix in matrices:
-            if not np.allclose(matrix, matrix.T) or not np.all(np.linalg.eigvalsh(matrix) > 0.0):
-                raise ValueError(f"'{name}' should be symmetric, positive-definite")
+        if not np.allclose(p, np.swapaxes(p, -1, -2)) or not np.all(np.linalg.eigvalsh(p) > 0.0):
+            raise ValueError(f"'{name}' should be symmetric, positive-definite")
     elif not np.all(p > 0.0):
         raise ValueError(f"'{name}' should be positive")
     return np.array(p, dtype=np.float64, order="C")
