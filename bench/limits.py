@@ -114,12 +114,13 @@ def operations(case):
 
     exp and its share of the log-sum-exp take 36. "full" whitens with D (D + 1) / 2 multiply-adds and adds up the scatter with as
     many. "diag" takes 6 a feature: subtract, scale, square and add; subtract, weigh, add twice. "spherical" scales no feature by
-    itself and needs no second moment of each: 4. "tied" is that too, after whitening a row once for all components.
+    itself and needs no second moment of each: 4. "tied" whitens a row once for all components and its scatter within them is that
+    of all rows less that between means, so that a component costs 2 a feature: one for the distance, one for the first sums.
     """
     K, D = case.K, case.D
     if case.form == "1-D":
         return 36
-    return 36 + {"full": D * (D + 1), "diag": 6 * D, "spherical": 4 * D, "tied": 4 * D + D * (D + 1) / 2 / K}[case.structure]
+    return 36 + {"full": D * (D + 1), "diag": 6 * D, "spherical": 4 * D, "tied": 2 * D + D * (D + 1) / 2 / K}[case.structure]
 
 
 def floor(case, limits):

@@ -12,7 +12,12 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from bench import machine
+from bench.cases import Case, problem
 
 ITERATIONS = 3
 LEAST_ROWS = 1_000
@@ -30,12 +35,10 @@ def main():
     print(f"{shape}, float64: {data:.0f} MB of data; {ITERATIONS} iterations, {options.threads or 'all'} threads")
     records = []
     for name in [name for name in FITS if options.sklearn or not name.startswith("scikit-learn")]:
-        command = [sys.executable, "-m", "bench.memory", *sys.argv[1:], "--child", name]
-        here = Path(__file__).parents[1]
-        records.append(json.loads(subprocess.run(command, cwd=here, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        records.append(in_fresh_process("bench.memory", *sys.argv[1:], "--child", name))
         print(f"  {name:36} {records[-1]['beyond_data_mb']:9.1f} MB beyond the data", flush=True)
     if options.json:
-        Path(options.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        machine.write(options.json, {"machine": machine.describe(), "memory": records})
 
 
 def parse():
@@ -46,24 +49,37 @@ def parse():
     parser.add_argument("--K", type=int, default=8)
     parser.add_argument("--structure", default="full")
     parser.add_argument("--threads", type=int, help="of emfuse; all cores")
-    parser.add_argument("--json", metavar="FILE")
+    machine.add_json(parser, "memory")
     parser.add_argument("--child", choices=list(FITS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def measure(name, options):
-    from dataclasses import replace
-
-    from bench.cases import Case, problem
-
     case = Case("memory", options.rows, options.D, options.K, options.structure, why="bytes, not seconds")
-    fit = FITS[name]
     warnings.simplefilter("ignore")  # no fit converges in a few iterations
-    fit(problem(replace(case, rows=max(LEAST_ROWS, 4 * case.K * case.D))), options.threads)
+    beyond = beyond_data_mb(partial(FITS[name], n_threads=options.threads), few(case), case)
+    return {"fit": name, "rows": case.rows, "D": case.D, "K": case.K, "beyond_data_mb": beyond}
+
+
+def few(case):
+    """The problem with just enough rows to be fitted."""
+    return problem(replace(case, rows=max(LEAST_ROWS, 4 * case.K * case.D)))
+
+
+def beyond_data_mb(work, first, case):
+    """MB that `work(problem)` takes at most beyond the rows of the case; `first`, a small problem, is worked on before."""
+    work(first)
     given = problem(case)
     loaded = resident()
-    fit(given, options.threads)
-    return {"fit": name, "rows": case.rows, "D": case.D, "K": case.K, "beyond_data_mb": (peak() - loaded) / 1e6}
+    work(given)
+    return (peak() - loaded) / 1e6
+
+
+def in_fresh_process(module, *arguments):
+    """Return what `python -m module arguments` writes, which is JSON."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=machine.HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def resident():
@@ -109,7 +125,7 @@ def emfuse_estimator_from_start(given, n_threads):
     fit_estimator(GaussianMixture, given, n_threads=n_threads, **start_of(given))
 
 
-def scikit_learn(given, n_threads):
+def scikit_learn(given, n_threads):  # its BLAS takes what threads it finds
     from sklearn.mixture import GaussianMixture
 
     fit_estimator(GaussianMixture, given)

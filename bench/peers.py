@@ -3,23 +3,27 @@
     name           as it stands in the table
     structures     the covariance structures that it can fit
     available()    its version, a string; raises ImportError where it is not there, and is then skipped with a line saying so
-    run(problem, iterations) -> Run
+    run(problem, iterations, *, n_threads=1) -> Run
+    beyond(case)   about how many bytes it takes beyond the rows, so that `scaling.py` knows what fits
 
-`run` fits from `problem.start` with exactly that many iterations (M steps), on one thread, with nothing added to the
-covariances and no rule that stops sooner. The clock covers the call that a user would make, from arrays to the fitted model.
+`run` fits from `problem.start` with exactly that many iterations (M steps), with nothing added to the covariances and no rule
+that stops sooner. The clock covers the call that a user would make, from arrays to the fitted model.
 """
 
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from time import perf_counter
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import emfuse
+from bench.cases import Case
 
 
 class Run(NamedTuple):
@@ -35,6 +39,7 @@ class Peer(NamedTuple):
     structures: tuple[str, ...]
     available: Callable[[], str]
     run: Callable[..., Run]
+    beyond: Callable[[Case], float] = lambda case: 0.0  # a few MB, whatever the rows
 
 
 def scikit_learn_version():
@@ -43,11 +48,17 @@ def scikit_learn_version():
     return sklearn.__version__
 
 
-def run_scikit_learn(problem, iterations):
-    """One thread comes from `threadpoolctl`, which `run.py` holds around everything."""
+def run_scikit_learn(problem, iterations, *, n_threads=1):
+    """One thread comes from `threadpoolctl`, which every program here holds around everything."""
     from sklearn.mixture import GaussianMixture
 
-    return fit_estimator(GaussianMixture, problem, iterations)
+    with threadpool_limits(n_threads) if n_threads > 1 else nullcontext():
+        return fit_estimator(GaussianMixture, problem, iterations)
+
+
+def scikit_learn_beyond(case):
+    """Five arrays of rows x components and three of rows x features, float64."""
+    return 8.0 * case.rows * (5 * case.K + 3 * case.D)
 
 
 def run_emfuse_estimator(problem, iterations):
@@ -92,16 +103,27 @@ def run_emfuse(problem, iterations, *, n_threads=1, build=None):
     return Run(seconds, fit.parameters.means, lambda: fit.log_likelihood / len(X))
 
 
+def run_emfuse_fit(problem, iterations):
+    X, start, case = problem.X, problem.start, problem.case
+    began = perf_counter()
+    parameters = emfuse.Parameters(start.weights, start.means, start.covariances, case.structure)
+    fit = emfuse.fit(X, case.K, structure=case.structure, init=parameters, stop=iterations, n_threads=1)
+    seconds = perf_counter() - began
+    return Run(seconds, fit.parameters.means, lambda: fit.log_likelihood / len(X))
+
+
 def onedal_version():
     # Only the core is wanted: the copies of scikit-learn's classes that it brings along fail beside a newer scikit-learn.
     sys.modules.setdefault("daal4py.sklearn", ModuleType("daal4py.sklearn"))
-    import daal4py
+    import daal4py  # noqa: F401
 
-    daal4py.daalinit(1)  # one thread
     return version("daal4py")
 
 
-def run_onedal(problem, iterations):
+def run_onedal(problem, iterations, *, n_threads=1):
+    import daal4py
+
+    daal4py.daalinit(n_threads)
     began = perf_counter()
     result = onedal(problem, iterations)
     seconds = perf_counter() - began
@@ -128,6 +150,17 @@ def onedal(problem, iterations):
 ALL = ("full", "tied", "diag", "spherical")
 EMFUSE = Peer("emfuse", ALL, emfuse_version, run_emfuse)
 OTHERS = (
-    Peer("scikit-learn", ALL, scikit_learn_version, run_scikit_learn),
+    Peer("scikit-learn", ALL, scikit_learn_version, run_scikit_learn, scikit_learn_beyond),
     Peer("oneDAL", ("full", "diag"), onedal_version, run_onedal),
 )
+
+
+def find_peers():
+    """Return (peer, version) for those that are here, emfuse last, and a line for each that is not."""
+    found, skipped = [], []
+    for peer in OTHERS:
+        try:
+            found.append((peer, peer.available()))
+        except ImportError as error:
+            skipped.append(f"{peer.name} is skipped: {error}")
+    return [*found, (EMFUSE, EMFUSE.available())], skipped
