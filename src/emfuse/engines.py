@@ -122,11 +122,10 @@ class InMemory:
         # with fewer rows than that, asking whether float32 is safe takes longer than float64
         single = self.X.dtype == np.float32 and len(self.X) > GROUP_ROWS and _safe_in_float(factors)
 
-        def sweep_group(rows: slice) -> SufficientStatistics:
-            part = SufficientStatistics.zeros(origin, form)
+        def add(rows: slice, sums: SufficientStatistics) -> SufficientStatistics:
             v = None if self.sample_weight is None else self.sample_weight[rows]
             X = self.X[rows]
-            part.log_likelihood = build.sweep(
+            sums.log_likelihood += build.sweep(
                 X=X,
                 weights=v,
                 means=factors.means,
@@ -134,19 +133,23 @@ class InMemory:
                 log_constant=factors.log_constant,
                 origin=origin,
                 hard=hard,
-                mass=part.mass,
-                first=part.first,
-                second=part.second if scatter else None,
+                mass=sums.mass,
+                first=sums.first,
+                second=sums.second if scatter else None,
                 single=single,
             )
-            part.weight = float(len(X)) if v is None else float(v.sum())
-            return part
+            sums.weight += float(len(X)) if v is None else float(v.sum())
+            return sums
 
         groups = cut(len(self.X), factors)
-        if len(groups) == 1:  # small data: what follows would cost more than the sweep
-            return sweep_group(groups[0])
-        with closing(in_order(sweep_group, groups, self.n_threads)) as parts:
-            total = next(parts)
+        total = SufficientStatistics.zeros(origin, form)
+        if (
+            self.n_threads == 1 or len(groups) == 1
+        ):  # a build adds a group's sums when it has them all: the same additions as below
+            for rows in groups:
+                add(rows, total)
+            return total
+        with closing(in_order(lambda rows: add(rows, SufficientStatistics.zeros(origin, form)), groups, self.n_threads)) as parts:
             for part in parts:
                 total += part
         return total

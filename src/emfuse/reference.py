@@ -58,12 +58,12 @@ def sweep(
     log_constant : (K,)                c_k of eq. 3
     origin : (K, D)                    what the sums of eq. 6 are taken about
     hard : bool                        give each row whole to its most likely component (k-means), the first of equals
-    mass, first, second : float64      (K,), (K, D), and the form of P; added to in place, never overwritten. Where all components
+    mass, first, second : float64      (K,), (K, D), and the form of P; added to in place, at the end. Where all components
         share P, `second` may be None: it is then not wanted
     single : bool                      a build may compute rows of float32 in float32, where that loses nothing that float32 has
     Returns sum_n v_n l_n, in nats; below -1e299 where a row's distance overflowed.
     """
-    total = 0.0
+    total, own = 0.0, [np.zeros_like(array) for array in (mass, first, mass if second is None else second)]
     for rows in _chunks(X, means):
         x = X[rows].astype(np.float64, copy=False)
         v = np.ones(len(x)) if weights is None else weights[rows]
@@ -82,11 +82,15 @@ def sweep(
         with np.errstate(over="ignore", invalid="ignore"):
             d = x[:, None, :] - origin                                  # (N, K, D)
             rd = r[:, :, None] * d
-            mass += r.sum(axis=0)                                       # (6)
-            first += rd.sum(axis=0)
+            own[0] += r.sum(axis=0)                                     # (6)
+            own[1] += rd.sum(axis=0)
             if second is not None:
                 terms = np.einsum("nka,nkb->kab", rd, d) if second.ndim == 3 else (rd * d).sum(axis=0)
-                second += statistics.in_form_of(second, terms)
+                own[2] += statistics.in_form_of(second, terms)
+    mass += own[0]
+    first += own[1]
+    if second is not None:
+        second += own[2]
     return total
 
 
