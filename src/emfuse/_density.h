@@ -115,37 +115,34 @@ template <class T> INLINE void begin(T* top) {
     UNROLL for (int u = 0; u < TILE_VECTORS; u++) store(top + u * W<T>, all(LEAST<T>));
 }
 
-/* R features of y, from d0 on. The residuals before d0 are in scratch; these R are added to it. */
+/* R features of y, from d0 on. Residuals are formed again for each tile: a subtraction costs less than a store. */
 template <class T, int R>
-INLINE const T* whiten(const T* P, ptrdiff_t d0, const T* x, Points<T> mu, T* residual, vec<T> (&y)[R][TILE_VECTORS]) {
+INLINE const T* whiten(const T* P, ptrdiff_t d0, const T* x, Points<T> mu, vec<T> (&y)[R][TILE_VECTORS]) {
     UNROLL for (int s = 0; s < R; s++) UNROLL for (int u = 0; u < TILE_VECTORS; u++) y[s][u] = all((T)0);
     for (ptrdiff_t t = 0; t < d0; t++, P += R) {
         vec<T> d[TILE_VECTORS];
-        UNROLL for (int u = 0; u < TILE_VECTORS; u++) d[u] = load(residual + t * PANEL<T> + u * W<T>);
+        UNROLL for (int u = 0; u < TILE_VECTORS; u++) d[u] = less(load(x + t * PANEL<T> + u * W<T>), mu, t);            /* (1) */
         UNROLL for (int s = 0; s < R; s++) UNROLL for (int u = 0; u < TILE_VECTORS; u++) y[s][u] += all(P[s]) * d[u];   /* (2) */
     }
     UNROLL for (int t = 0; t < R; t++, P += R) {
         vec<T> d[TILE_VECTORS];
-        UNROLL for (int u = 0; u < TILE_VECTORS; u++) {
-            d[u] = less(load(x + (d0 + t) * PANEL<T> + u * W<T>), mu, d0 + t);               /* (1) */
-            store(residual + (d0 + t) * PANEL<T> + u * W<T>, d[u]);
-        }
+        UNROLL for (int u = 0; u < TILE_VECTORS; u++) d[u] = less(load(x + (d0 + t) * PANEL<T> + u * W<T>), mu, d0 + t);
         UNROLL for (int s = 0; s < R; s++) if (s >= t) UNROLL for (int u = 0; u < TILE_VECTORS; u++) y[s][u] += all(P[s]) * d[u];
     }
     return P;
 }
 
 template <class T, int R>
-INLINE const T* whiten_squares(const T* P, ptrdiff_t d0, const T* x, Points<T> mu, T* residual, vec<T> (&l)[TILE_VECTORS]) {
+INLINE const T* whiten_squares(const T* P, ptrdiff_t d0, const T* x, Points<T> mu, vec<T> (&l)[TILE_VECTORS]) {
     vec<T> y[R][TILE_VECTORS];
-    P = whiten<T, R>(P, d0, x, mu, residual, y);
+    P = whiten<T, R>(P, d0, x, mu, y);
     UNROLL for (int s = 0; s < R; s++) UNROLL for (int u = 0; u < TILE_VECTORS; u++) l[u] -= y[s][u] * y[s][u];         /* (3) */
     return P;
 }
 
 /* A triangle for each component, `P_step` apart (0: one for all). */
 template <class T>
-INLINE void density_full(const T* x, ptrdiff_t D, ptrdiff_t K, Points<T> mu, const T* P, ptrdiff_t P_step, const T* c, T* residual, T* l, T* top) {
+INLINE void density_full(const T* x, ptrdiff_t D, ptrdiff_t K, Points<T> mu, const T* P, ptrdiff_t P_step, const T* c, T* l, T* top) {
     begin(top);
     for (ptrdiff_t k = 0; k < K; k++) {
         vec<T> log_density[TILE_VECTORS];
@@ -153,31 +150,31 @@ INLINE void density_full(const T* x, ptrdiff_t D, ptrdiff_t K, Points<T> mu, con
         const Points<T> mean = {mu.near + k * mu.step, mu.rest + k * mu.step, 0};
         const T* p = P + k * P_step;
         ptrdiff_t d = 0;
-        for (; d + TILE_FEATURES <= D; d += TILE_FEATURES) p = whiten_squares<T, TILE_FEATURES>(p, d, x, mean, residual, log_density);
+        for (; d + TILE_FEATURES <= D; d += TILE_FEATURES) p = whiten_squares<T, TILE_FEATURES>(p, d, x, mean, log_density);
         switch (D - d) {
-            case 3: whiten_squares<T, 3>(p, d, x, mean, residual, log_density); break;
-            case 2: whiten_squares<T, 2>(p, d, x, mean, residual, log_density); break;
-            case 1: whiten_squares<T, 1>(p, d, x, mean, residual, log_density); break;
+            case 3: whiten_squares<T, 3>(p, d, x, mean, log_density); break;
+            case 2: whiten_squares<T, 2>(p, d, x, mean, log_density); break;
+            case 1: whiten_squares<T, 1>(p, d, x, mean, log_density); break;
         }
         keep(log_density, l + k * PANEL<T>, top);
     }
 }
 
-template <class T, int R> INLINE const T* whiten_store(const T* P, ptrdiff_t d0, const T* x, Points<T> centre, T* residual, T* out) {
+template <class T, int R> INLINE const T* whiten_store(const T* P, ptrdiff_t d0, const T* x, Points<T> centre, T* out) {
     vec<T> y[R][TILE_VECTORS];
-    P = whiten<T, R>(P, d0, x, centre, residual, y);
+    P = whiten<T, R>(P, d0, x, centre, y);
     UNROLL for (int s = 0; s < R; s++) UNROLL for (int u = 0; u < TILE_VECTORS; u++) store(out + (d0 + s) * PANEL<T> + u * W<T>, y[s][u]);
     return P;
 }
 
 /* (2) once a row: P (x - centre), for components that share P. */
-template <class T> INLINE void whiten_rows(const T* x, ptrdiff_t D, Points<T> centre, const T* P, T* residual, T* out) {
+template <class T> INLINE void whiten_rows(const T* x, ptrdiff_t D, Points<T> centre, const T* P, T* out) {
     ptrdiff_t d = 0;
-    for (; d + TILE_FEATURES <= D; d += TILE_FEATURES) P = whiten_store<T, TILE_FEATURES>(P, d, x, centre, residual, out);
+    for (; d + TILE_FEATURES <= D; d += TILE_FEATURES) P = whiten_store<T, TILE_FEATURES>(P, d, x, centre, out);
     switch (D - d) {
-        case 3: whiten_store<T, 3>(P, d, x, centre, residual, out); break;
-        case 2: whiten_store<T, 2>(P, d, x, centre, residual, out); break;
-        case 1: whiten_store<T, 1>(P, d, x, centre, residual, out); break;
+        case 3: whiten_store<T, 3>(P, d, x, centre, out); break;
+        case 2: whiten_store<T, 2>(P, d, x, centre, out); break;
+        case 1: whiten_store<T, 1>(P, d, x, centre, out); break;
     }
 }
 

@@ -45,7 +45,7 @@ template <class T> struct Walk {
     bool pooled;             /* one second for all components */
     ptrdiff_t B, sums_size, second_size;
 
-    T *x, *rows, *l, *squares, *top, *total, *share, *residual, *whitened, *r, *weighted, *P, *c, *scale;
+    T *x, *rows, *l, *squares, *top, *total, *share, *whitened, *r, *weighted, *P, *c, *scale;
     double *c_rest;          /* what rounding c to T left over: its share of the log-likelihood is added at the end */
     double *weight, *sums, *second;
     Points<T> mu, about, centre;
@@ -111,7 +111,7 @@ template <class T> struct Walk {
                                : density == SHARED ? packed + PACKED<T, false> * Kx * D : density == EACH && mixture.form == TIED ? packed : K * packed;
         struct Part { T** at; ptrdiff_t size; } parts[] = {
             {&x, Dx * B}, {&rows, few ? 0 : Dx * B}, {&l, Kx * B}, {&squares, density == UNIT && kind == FIRST ? Kx * B : 0},
-            {&top, PANEL<T>}, {&total, PANEL<T>}, {&share, B}, {&residual, few ? 0 : D * PANEL<T>}, {&whitened, density == SHARED ? D * PANEL<T> : 0},
+            {&top, PANEL<T>}, {&total, PANEL<T>}, {&share, B}, {&whitened, density == SHARED ? D * PANEL<T> : 0},
             {&r, kind == BY_ROWS ? B : 0}, {&weighted, scatter ? Dx * B : 0}, {&P, P_size}, {&c, Kx}, {&scale, Kx},
             {&mu.near, K * Dx}, {&mu.rest, K * Dx}, {&about.near, summing ? K * Dx : 0}, {&about.rest, summing ? K * Dx : 0}, {&centre.near, Dx}, {&centre.rest, Dx}};
         struct DoublePart { double** at; ptrdiff_t size; } doubles[] = {
@@ -267,9 +267,9 @@ template <class T> struct Walk {
         T *out = l + p * padded_K * PANEL<T>, *kept = density == UNIT && kind == FIRST ? squares + p * padded_K * PANEL<T> : nullptr;
         switch (density) {
             case FEW: if (triangle) density_of_few<true>(at, out); else density_of_few<false>(at, out); break;
-            case EACH: density_full(at, D, K, mu, P, P_step, c, residual, out, top); break;
+            case EACH: density_full(at, D, K, mu, P, P_step, c, out, top); break;
             case SHARED:
-                whiten_rows(at, D, centre, P, residual, whitened);
+                whiten_rows(at, D, centre, P, whitened);
                 density_diag<T, false>(whitened, D, K, P + tiles_size(D), scale, c, (T*)nullptr, out, top);
                 break;
             case SCALED: density_diag<T, true>(at, D, K, P, scale, c, (T*)nullptr, out, top); break;
