@@ -32,7 +32,9 @@ POOLED_FROM = 9  # features: with fewer, the scatter of each component costs nex
 MOST_AMPLIFIED = 16.0  # times float32's rounding in a whitened row: more, and float32 rows are computed in float64
 MOST_BETWEEN = 1e3  # times the scatter within: more would cost more than three digits
 GROUP_WORK = 1 << 21  # multiply-adds in a group at least, about 0.2 to 2 ms: far more than handing it to a thread costs
-GROUP_ROWS = 1024  # rows in a group at least: adding its sums to the total costs as much as a few rows
+GROUP_ROWS = 1024  # rows in a group at least: packing P and adding its sums to the total cost as much as a few rows
+GROUP_ROWS_MANY = 4096  # the same for many features, whose packing and adding cost as much as a hundred rows
+MANY_FEATURES = 24
 CHECKED_AT_ONCE = 1 << 18  # numbers looked at together for NaN and infinity
 
 Result = TypeVar("Result")
@@ -351,7 +353,8 @@ def cut(N: int, factors: Factors) -> list[slice]:
     K, D = factors.means.shape
     work_of_a_row = K * (D * (D + 1) if factors.form == "full" else 6 * D) + 16 * K
     work_of_a_row += D * D * (factors.form == "tied")
-    size = max(GROUP_ROWS, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
+    least = GROUP_ROWS if D < MANY_FEATURES else GROUP_ROWS_MANY
+    size = max(least, GROUP_WORK // work_of_a_row, -(-N // MOST_GROUPS))
     size = -(-size // 32) * 32
     return [slice(start, min(start + size, N)) for start in range(0, N, size)]
 
