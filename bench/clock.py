@@ -162,7 +162,10 @@ class Record:
                 "ns": median(self.ns(side.name)),
                 "ns_samples": self.ns(side.name),
                 "call_seconds": self.call(side.name),
-                "turns": [dict(zip(("short", "long"), zip(*turn, strict=True), strict=True)) for turn in self.turns[side.name]],
+                "turns": [
+                    {"calls": len(turn), "short": median(short for short, _ in turn), "long": median(long for _, long in turn)}
+                    for turn in self.turns[side.name]
+                ],
             }
             for side in self.sides
         }

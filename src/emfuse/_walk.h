@@ -47,6 +47,7 @@ template <class T> struct Walk {
 
     T *x, *rows, *l, *squares, *top, *total, *share, *whitened, *r, *weighted, *P, *c, *scale;
     double *c_rest;          /* what rounding c to T left over: its share of the log-likelihood is added at the end */
+    double shift = 0;        /* where T is float, c is kept less the largest of them, so that it is small */
     double *weight, *sums, *second;
     Points<T> mu, about, centre;
     ptrdiff_t P_step;
@@ -143,10 +144,15 @@ template <class T> struct Walk {
             set_point(mu, k, mixture.mu + k * D);
             if (summing) set_point(about, k, origin + k * D);
         }
+        if (sizeof(T) != 8) {
+            shift = (double)LEAST<T>;
+            for (ptrdiff_t k = 0; k < K; k++) if (mixture.c[k] > shift) shift = mixture.c[k];
+            shift *= LOG2_E;
+        }
         for (ptrdiff_t k = 0; k < padded_K; k++) {
             const double p = density == UNIT && k < K ? ROOT_HALF_LOG2_E * mixture.P[k] : 1.0;
             scale[k] = (T)(p * p);
-            const double exact = k < K ? LOG2_E * mixture.c[k] + (sizeof(T) == 8 ? 0.0 : log2_det_of_rounding(k)) : (double)LEAST<T>;
+            const double exact = k < K ? LOG2_E * mixture.c[k] - shift + (sizeof(T) == 8 ? 0.0 : log2_det_of_rounding(k)) : (double)LEAST<T>;
             c[k] = (T)exact;
             if (k < K) c_rest[k] = sizeof(T) == 8 || !(exact > (double)LEAST<T>) ? 0.0 : exact - (double)c[k];
         }
@@ -377,6 +383,7 @@ template <class T> struct Walk {
     /* Whether it was walked to the end: a walk in float gives up, with nothing added, at a row that lies far from every component. */
     bool sweep(const double* v, bool hard, double* mass, double* first, double* second_out, double* log_likelihood) {
         LogLikelihood sum;
+        double total_weight = 0;
         begin(&sum);
         for (ptrdiff_t start = 0; start < N; start += B) {
             const ptrdiff_t count = N - start < B ? N - start : B;
@@ -384,6 +391,8 @@ template <class T> struct Walk {
             load(start, count, &b);
             const bool weigh = v || count % PANEL<T>;
             if (weigh) for (ptrdiff_t i = 0; i < b.panels * PANEL<T>; i++) weight[i] = i >= count ? 0.0 : v ? v[start + i] : 1.0;
+            if (!v) total_weight += (double)count;
+            else if (shift != 0) for (ptrdiff_t i = 0; i < count; i++) total_weight += v[start + i];
             vec<T> lowest = all((T)0);
             for (ptrdiff_t p = 0; p < b.panels; p++) {
                 log_density(b, p);
@@ -396,7 +405,7 @@ template <class T> struct Walk {
             add_sums(b);
         }
         const double taken = finish(mass, first, second_out);
-        *log_likelihood = nats(&sum) + taken;
+        *log_likelihood = nats(&sum) + taken + LN_2 * shift * total_weight;
         return true;
     }
 };
