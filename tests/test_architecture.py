@@ -21,6 +21,7 @@ LAYERS = {
     "maximise": 2,
     "engines": 2,
     "stopping": 2,
+    "accelerate": 3,
     "initialise": 3,
     "em": 3,
     "estimator": 4,

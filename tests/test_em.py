@@ -401,7 +401,7 @@ def test_a_start_of_ones_own_is_used(blobs):
 
 def test_a_fit_that_reaches_the_default_limit_warns(blobs, monkeypatch):
     """NotConverged, with the reason; a stop of one's own warns of nothing."""
-    monkeypatch.setattr(emfuse.stopping, "TIGHT", lambda trace: Limit("the limit was reached"))
+    monkeypatch.setattr(emfuse.stopping, "AT_MAXIMUM", lambda trace: Limit("the limit was reached"))
     X, _ = blobs("full")
     with pytest.warns(NotConverged, match="the fit did not converge: the limit was reached"):
         fit(X, 2)
@@ -440,7 +440,9 @@ def test_an_argument_of_em_that_cannot_be_says_why():
         em([[1.0, 2.0]], start, stop=1)
     with pytest.raises(ValueError, match="sample_weight must be given to the engine, not beside it"):
         em(InMemory([1.0]), start, stop=1, sample_weight=[1.0])
-    with pytest.raises(ValueError, match="acceleration must be None"):
+    with pytest.raises(ValueError, match=r"acceleration must be None where reg_covar is above 0, got 'emqn' and 0\.1"):
+        em([1.0, 2.0], start, acceleration="emqn", reg_covar=0.1)
+    with pytest.raises(ValueError, match=r"acceleration must be one of 'auto', 'emqn', 'squarem',? or None, got 'fast'"):
         em([1.0], start, stop=1, acceleration="fast")
 
 

@@ -13,6 +13,8 @@ from emfuse.stopping import (
     SweepLimit,
     TimeLimit,
     Trace,
+    Within,
+    aitken,
     as_rule,
     first_of,
 )
@@ -126,3 +128,47 @@ def test_a_senseless_rule_is_refused(make, words):
     """Errors say what was seen and what was needed."""
     with pytest.raises(ValueError, match=words):
         make()
+
+
+# ------------------------------------------------------------------ within so much of the maximum
+
+
+def trace_of(entries, **known):
+    trace = Trace(entries, weight=100.0)
+    for name, value in known.items():
+        setattr(trace, name, value)
+    return trace
+
+
+def test_aitken_finds_the_limit_of_gains_that_fall_by_a_constant_ratio():
+    """-2^-n gains half of what is left each time: what is left is the last gain."""
+    assert aitken([-1.0, -0.5, -0.25]) == 0.25
+    assert aitken([-1.0, -0.5]) == np.inf
+    assert aitken([-3.0, -2.0, -0.5]) == np.inf  # gains that rise
+    assert aitken([-1.0, -1.0, -1.0]) == 0.0
+
+
+def test_within_stops_plain_em_by_aitken_twice_in_a_row():
+    """What is left must be less by the last two gains, and by the two before."""
+    halving = [-(2.0**-n) for n in range(30)]
+    stop = Within(2.0**-10)
+    assert next(n for n in range(1, 30) if stop(trace_of(halving[:n]))) == 13  # 2^-11 left; one earlier 2^-10 is not less
+    assert Within(1e-3)(trace_of([-5.0, -1.0, -0.999999])) is None
+
+
+def test_within_stops_an_acceleration_by_its_own_estimate():
+    """Ten times what is left, and the gain of five steps, below the mark, by an estimate to be trusted; or rounding."""
+    flat = [-1.0 - 1e-9 * n for n in range(9, 0, -1)]
+    known = {"promised": 1e-9, "remaining": 1e-8, "settled": True}
+    assert "nats are left by estimate" in Within(1e-6)(trace_of(flat, **known))
+    for other in ({"settled": False}, {"remaining": 1e-6}):
+        assert Within(1e-6)(trace_of(flat, **{**known, **other})) is None
+    assert Within(1e-6)(trace_of([-2.0, *flat[-5:]], **known)) is None  # it gained a nat in the last five
+    assert "no more than rounding" in Within(1e-6)(trace_of(flat, promised=1e-17, rounding=1e-13))
+
+
+@pytest.mark.parametrize("nats", [0.0, -1.0, float("nan")])
+def test_within_nothing_is_refused(nats):
+    """The mark must be above 0."""
+    with pytest.raises(ValueError, match="nats must be above 0"):
+        Within(nats)

@@ -128,7 +128,7 @@ def _fit(args: argparse.Namespace) -> None:
         random_state=args.seed,
         init=args.init,
         n_init=args.n_init,
-        stop=stopping.first_of(stopping.GainBelow(1e-8, per_row=True), stopping.SweepLimit(args.max_sweeps)),
+        stop=stopping.first_of(stopping.Within(1e-6), stopping.SweepLimit(args.max_sweeps)),
         reg_covar=args.reg_covar,
         history=args.history,
         n_threads=args.threads,

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,12 +18,15 @@ from numpy.typing import ArrayLike
 
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
+from emfuse.accelerate import ACCELERATORS
 from emfuse.engines import Engine, InMemory
 from emfuse.maximise import CollapsedComponent, maximise, step
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
 from emfuse.structures import structure_named
+
+DOUBLE_NOISE = 1e-14  # nats a row: rounding of a log-likelihood in float64
 
 
 class NotConverged(UserWarning):
@@ -81,6 +85,7 @@ class Fit:
     converged : bool                     whether that reason is convergence, not a limit
     sweeps : int                         walks over the data, all counted
     seconds : float
+    distance : float                     how far below the maximum it stopped, estimated, nats; inf where nothing is known
     n_threads : int or None              how many threads `predict` and its like use; None: see `emfuse.threads`
     """
 
@@ -93,6 +98,7 @@ class Fit:
     sweeps: int
     seconds: float
     n_threads: int | None = field(default=None, repr=False)
+    distance: float = field(default=float("inf"), repr=False)
 
     @property
     def log_likelihood(self) -> float:
@@ -149,7 +155,7 @@ def em(
     *,
     stop: Rule | int = stopping.TIGHT,
     reg_covar: float = 0.0,
-    acceleration: None = None,
+    acceleration: str | None = None,
     history: bool = False,
     sample_weight: ArrayLike | None = None,
     n_threads: int | None = None,
@@ -166,7 +172,7 @@ def em(
     stop : rule or int       when to stop (`emfuse.stopping`); an integer runs exactly that many M steps; by default, when a sweep
         gains less than 1e-8 nats a row, or after 10,000 sweeps
     reg_covar : float        added to every variance at every M step, data units squared
-    acceleration : None      plain EM, the only kind yet
+    acceleration : str or None    "emqn" ("auto" is the same) or "squarem": see `emfuse.accelerate`; None: plain EM
     history : bool           keep every sweep's parameters
     sample_weight : (N,)     row weights, at least 0; weight two is the row twice
     n_threads : int          None: what `emfuse.threads.thread_count` says; the result is the same to the last bit
@@ -179,8 +185,15 @@ def em(
     CollapsedComponent    a covariance is no longer positive definite; also a ValueError
     ValueError, TypeError    unusable arguments, or a row so far away that its log density overflows
     """
-    if acceleration is not None:
-        raise ValueError(f"acceleration must be None (plain EM), got {acceleration!r}")
+    if acceleration not in (None, "auto", *ACCELERATORS):
+        raise ValueError(
+            f"acceleration must be one of 'auto', {', '.join(map(repr, ACCELERATORS))} or None, got {acceleration!r}"
+        )
+    if acceleration is not None and reg_covar > 0.0:
+        raise ValueError(
+            f"acceleration must be None where reg_covar is above 0, got {acceleration!r} and {reg_covar:g}: a step that adds to "
+            "the variances maximises nothing that could be watched"
+        )
     if not isinstance(start, Parameters):
         raise TypeError(f"start must be emfuse.Parameters, got {type(start).__name__}; `emfuse.fit` finds a start by itself")
     if not 0.0 <= reg_covar < np.inf:
@@ -191,11 +204,14 @@ def em(
     parameters = start
     parameters.factors  # noqa: B018  before the clock starts: the first ones load SciPy
     trace = Trace(weight=engine.weight, parameters=start)
+    accelerator = None if acceleration is None else ACCELERATORS["emqn" if acceleration == "auto" else acceleration](trace.weight)
+    noise = float(getattr(engine, "noise", DOUBLE_NOISE))
+    maximised = partial(step, structure=structure, reg_covar=reg_covar, spare_mass=spare_mass)
     kept = History()
     show = _Display(verbose)
     watched = history or verbose or callback is not None
 
-    def watch(trace: Trace, parameters: Parameters) -> object:
+    def watch() -> object:
         """Tell whoever wants to know; the callback's answer."""
         gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
         progress = Progress(len(trace) - 1, parameters, trace[-1], gain, time.monotonic() - trace.started)
@@ -204,26 +220,47 @@ def em(
         show(progress)
         return callback(progress) if callback is not None else None
 
+    def image_of(statistics: SufficientStatistics) -> Parameters:
+        """The M step; with sums taken again about the new means where these are far from the old."""
+        image, far = maximised(statistics)
+        if far:
+            statistics = sweep(parameters, image.means)
+            image = maximise(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+        return image
+
+    def sweep(p: Parameters, origin: Doubles | None = None) -> SufficientStatistics:
+        trace.sweeps += 1
+        made: SufficientStatistics = engine.sweep(p.factors, origin=origin)
+        return made
+
     try:
-        statistics = engine.sweep(parameters.factors)
-        sweeps = 1
+        statistics = sweep(parameters)
         while True:
             trace.append(statistics.log_likelihood)
-            answer = watch(trace, parameters) if watched else None
+            trace.rounding = 1e-13 * abs(trace[-1]) + noise * trace.weight
+            answer = watch() if watched else None
+            ahead = None
+            if accelerator is not None:  # rules may ask it how much is left
+                image = image_of(statistics)
+                ahead = accelerator.step(parameters, image)
+                trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
             reason = rule(trace)
             if answer and not reason:
                 reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
             if reason:
                 break
-            proposal, far = step(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-            if far:
-                statistics = engine.sweep(parameters.factors, origin=proposal.means)
-                sweeps += 1
-                proposal = maximise(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-            trace.previous, trace.parameters = parameters, proposal
-            parameters = proposal
-            statistics = engine.sweep(parameters.factors)
-            sweeps += 1
+            if accelerator is None:
+                image = image_of(statistics)
+            trace.previous = parameters
+            if accelerator is not None and ahead is not None and ahead.trial is not None:
+                tried = sweep(ahead.trial)
+                if tried.log_likelihood >= trace[-1] + ahead.asked - trace.rounding:
+                    trace.parameters = parameters = ahead.trial
+                    statistics = tried
+                    continue
+                accelerator.refuse()
+            trace.parameters = parameters = image
+            statistics = sweep(parameters)
     finally:
         show.close()
     return Fit(
@@ -233,9 +270,10 @@ def em(
         history=kept if history else None,
         reason=str(reason),
         converged=not isinstance(reason, Limit),
-        sweeps=sweeps,
+        sweeps=trace.sweeps,
         seconds=time.monotonic() - trace.started,
         n_threads=n_threads,
+        distance=max(0.0, trace.remaining if accelerator is not None else stopping.aitken(trace)),
     )
 
 
@@ -250,6 +288,7 @@ def fit(
     n_init: int = 1,
     stop: Rule | int | None = None,
     reg_covar: float = 0.0,
+    acceleration: str | None = "auto",
     history: bool = False,
     n_threads: int | None = None,
     callback: Callable[[Progress], object] | None = None,
@@ -267,7 +306,8 @@ def fit(
     init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise.start`), or a start of your
         own; starts look at 100,000 rows at most, EM at all
     n_init : int             how many starts; the fit with the highest log-likelihood is kept, one that collapses passed over
-    stop : rule or int       default: a sweep gains less than 1e-8 nats a row, or 10,000 sweeps
+    stop : rule or int       default: within 1e-6 nats of the maximum by estimate (for each 1,000 rows), or 10,000 sweeps
+    acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
     reg_covar, history, n_threads, callback, verbose    as in `em`
 
     Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
@@ -287,8 +327,9 @@ def fit(
             made = em(
                 engine,
                 start,
-                stop=stopping.TIGHT if stop is None else stop,
+                stop=stopping.AT_MAXIMUM if stop is None else stop,
                 reg_covar=reg_covar,
+                acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
                 history=history,
                 n_threads=n_threads,
                 callback=callback,

@@ -100,6 +100,11 @@ class InMemory:
         """Sum of the row weights: the number of rows where they weigh 1."""
         return float(len(self.X)) if self.sample_weight is None else float(self.sample_weight.sum())
 
+    @property
+    def noise(self) -> float:
+        """How far rounding may move a log-likelihood from one sweep to the next, nats a row."""
+        return 2e-8 if self.X.dtype == np.float32 and len(self.X) > GROUP_ROWS else 1e-14
+
     def sweep(self, factors: Factors, *, origin: Doubles | None = None, hard: bool = False) -> SufficientStatistics:
         """Walk once over the rows under fixed parameters.
 

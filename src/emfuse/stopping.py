@@ -29,6 +29,11 @@ class Trace(list[float]):
 
     weight : float             sum of row weights; the number of rows where they weigh 1
     parameters : Parameters    what the last entry scores; `previous` are those before it, or None
+    sweeps : int               walks over the data so far, those of refused trials included
+    promised : float           what the next EM step gains, to second order, nats; inf where nobody has looked (plain EM)
+    remaining : float          how much is left up to the maximum, as an acceleration estimates it, nats; inf where it cannot
+    settled : bool             whether that estimate is to be trusted
+    rounding : float           how much of an entry may be rounding, nats
     started : float            time.monotonic() when the fit began, seconds
     """
 
@@ -42,6 +47,9 @@ class Trace(list[float]):
     ):
         super().__init__(entries)
         self.weight, self.parameters, self.previous = weight, parameters, previous
+        self.sweeps = len(self)
+        self.promised = self.remaining = float("inf")
+        self.settled, self.rounding = False, 0.0
         self.started = time.monotonic()
 
 
@@ -110,6 +118,50 @@ class ParametersWithin:
 
 
 @dataclass(frozen=True)
+class Within:
+    """Stop at `nats` of the maximum, for each 1,000 rows where there are more than that.
+
+    With an acceleration: when ten times the estimated remaining gain and the gain of the last five steps are both less, and the
+    estimate is to be trusted; or when an EM step would gain no more than rounding. In plain EM: when Aitken's extrapolation of
+    the last gains says so twice in a row, which is right late and early may be not. No local rule can tell a plateau from a top;
+    the tighter `nats`, the fewer plateaus stop it.
+    """
+
+    nats: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not self.nats > 0:
+            raise ValueError(f"nats must be above 0, got {self.nats!r}")
+
+    def __call__(self, trace: Trace) -> str | None:
+        """Return the reason to stop, or None."""
+        most = max(self.nats * max(1.0, trace.weight / 1000.0), 2.0 * trace.rounding)
+        if np.isfinite(trace.promised):
+            if trace.promised <= 1e-3 * trace.rounding:
+                return f"an EM step would gain {trace.promised:.3g} nats, no more than rounding"
+            if len(trace) > 5 and trace.settled and 10.0 * trace.remaining < most and trace[-1] - trace[-6] < most:
+                return (
+                    f"{max(trace.remaining, 0.0):.3g} nats are left by estimate, and the last five steps gained "
+                    f"{trace[-1] - trace[-6]:.3g}, less than {most:g}"
+                )
+            return None
+        left = [aitken(trace[: len(trace) - back]) for back in (0, 1)]
+        if max(left) < most:
+            return f"{left[0]:.3g} nats are left by Aitken's estimate, less than {most:g}"
+        return None
+
+
+def aitken(trace: list[float]) -> float:
+    """How much is left of gains that fall by a constant ratio, from the last two; inf where they do not fall."""
+    if len(trace) < 3:
+        return float("inf")
+    before, last = trace[-2] - trace[-3], trace[-1] - trace[-2]
+    if last <= 0.0:
+        return 0.0 if before <= 0.0 else float("inf")
+    return last * last / (before - last) if last < before else float("inf")
+
+
+@dataclass(frozen=True)
 class SweepLimit:
     """Stop after `sweeps` sweeps, the start's included: not convergence."""
 
@@ -117,7 +169,8 @@ class SweepLimit:
 
     def __call__(self, trace: Trace) -> str | None:
         """Return the reason to stop, or None."""
-        return Limit(f"the limit of {self.sweeps} sweeps was reached") if len(trace) >= self.sweeps else None
+        done = max(len(trace), getattr(trace, "sweeps", 0))
+        return Limit(f"the limit of {self.sweeps} sweeps was reached") if done >= self.sweeps else None
 
 
 @dataclass(frozen=True)
@@ -171,5 +224,7 @@ def as_rule(stop: Rule | int) -> Rule:
     raise TypeError(f"stop must be a rule (trace -> reason or None) or a whole number of M steps, got {stop!r}")
 
 
-# What `emfuse.fit` stops by, and `emfuse.em` where it is not told: tight, and with an end.
+# What `emfuse.em` stops by where it is not told: tight, and with an end.
 TIGHT = first_of(GainBelow(1e-8, per_row=True), SweepLimit(10_000))
+# What `emfuse.fit` stops by: an estimate of how far the maximum is.
+AT_MAXIMUM = first_of(Within(1e-6), SweepLimit(10_000))

@@ -1,0 +1,291 @@
+"""Steps longer than EM's, that never lower the log-likelihood.
+
+A sweep at theta gives its log-likelihood and, through the M step, EM's image of it. So a trial point costs nothing if it is kept:
+its sweep is the next iteration's. It is kept where it gains at least what EM's own step promises, else EM's step, already
+there, is taken: the likelihood never falls, and the trace is as long as the steps.
+
+"emqn" is EM-preconditioned limited-memory BFGS (Jamshidian & Jennrich 1997, QN2; Lange 1995; two-loop recursion of Nocedal 1980).
+In coordinates where the complete-data information is the identity, EM's step is a gradient and its Jacobian symmetric, so that a
+quasi-Newton matrix may be built from EM's steps alone. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
+
+Layer 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from emfuse._typing import Doubles
+from emfuse.parameters import Parameters
+from emfuse.structures import NotPositiveDefinite, structure_named
+
+WARM_UP = 20  # plain sweeps first: the first steps decide which maximum is climbed, and EM's are the safest
+PAIRS = 10  # steps remembered
+RADIUS = 0.5  # standard deviations: no component moves farther at once, unless EM does; without it one start in four collapses
+REBASE = 10  # steps after which coordinates are taken about the point reached
+CURVATURE = 1e-8  # pairs less curved than that say nothing
+LEAST_WEIGHT = 1e-12  # in the metric only
+MOST_LOG = 300.0  # beyond, exp overflows
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an accelerator makes of a point and its image.
+
+    trial : Parameters or None    where to try; None: take EM's step
+    promised : float              what EM's own step gains to second order, nats
+    asked : float                 what the trial must gain, nats
+    remaining : float             the gain that is left up to the maximum, estimated, nats; inf where nothing is known
+    settled : bool                whether the estimate is to be trusted: at least three steps remembered, and none of them refused
+    """
+
+    trial: Parameters | None
+    promised: float
+    asked: float = 0.0
+    remaining: float = np.inf
+    settled: bool = False
+
+
+class Accelerator(Protocol):
+    """Where to go from a point, given its image under EM."""
+
+    def step(self, here: Parameters, image: Parameters) -> Step:
+        """Return the next trial, and what is known about the way that is left."""
+
+    def refuse(self) -> None:
+        """Take notice that the last trial did not gain what was asked."""
+
+
+class Coordinates:
+    """Mixtures as vectors in which the complete-data information at a base point is the identity.
+
+    With w, mu, P of the base marked 0, and g the weight of a covariance block (w_k; 1 where it is shared; D w_k for a sphere):
+
+        a_k = sqrt(w0_k) log(w_k / w0_k)       m_k = sqrt(w0_k) P0_k (mu_k - mu0_k)
+        Q = P P0^-1, lower triangular:         c_ii = -sqrt(2 g) log Q_ii,  c_ij = -sqrt(g) Q_ij for i > j
+
+    Every vector is a mixture, but for overflow. No unit of the data is left in them.
+    """
+
+    def __init__(self, base: Parameters):
+        self.base, self.kind = base, structure_named(base.structure)
+        K, D = base.means.shape
+        w = np.maximum(base.weights, LEAST_WEIGHT)
+        self.log_w = np.log(np.maximum(base.weights, 1e-300))
+        self.root_w = np.sqrt(w)
+        P = base.factors.P
+        self.shape = P.shape
+        self.flat = P.ndim == 2 or D == 1  # blocks of one variance each
+        if self.flat:
+            self.P = P.reshape(len(P), -1)
+            blocks = self.P.shape
+            g = np.ones(blocks) if len(P) < K else np.broadcast_to(w[:, None] * (D if blocks[1] < D else 1), blocks)
+            self.root_g = np.sqrt(2.0 * g)
+        else:
+            self.P, self.L = P, np.linalg.inv(P)
+            g = w if len(P) == K else np.ones(1)
+            self.rows, self.columns = np.tril_indices(D)
+            self.on = self.rows == self.columns
+            self.root_g = np.sqrt(g)[:, None] * np.where(self.on, np.sqrt(2.0), 1.0)
+        self.cuts = K, K + K * D
+
+    def pack(self, p: Parameters) -> Doubles:
+        """Return the vector of a mixture."""
+        a = np.log(np.maximum(p.weights, 1e-300)) - self.log_w
+        d = p.means - self.base.means
+        if self.flat:
+            m = self.P * d
+            c = np.log(self.P / p.factors.P.reshape(self.P.shape))
+        else:
+            m = (self.P @ d[:, :, None])[:, :, 0]
+            Q = (p.factors.P @ self.L)[:, self.rows, self.columns]
+            Q[:, self.on] = np.log(Q[:, self.on])
+            c = -Q
+        return np.concatenate([self.root_w * a, (self.root_w[:, None] * m).ravel(), (self.root_g * c).ravel()])
+
+    def unpack(self, x: Doubles) -> Parameters | None:
+        """Return the mixture of a vector; None where it has none in double precision."""
+        K, D = self.base.means.shape
+        to_means, to_covariances = self.cuts
+        a = self.log_w + x[:to_means] / self.root_w
+        m = x[to_means:to_covariances].reshape(K, D) / self.root_w[:, None]
+        c = x[to_covariances:].reshape(self.root_g.shape) / self.root_g
+        if not (np.isfinite(a).all() and np.isfinite(m).all() and np.abs(c).max() < MOST_LOG):
+            return None
+        w = np.exp(a - a.max())
+        if self.flat:
+            means = self.base.means + m / self.P
+            covariances = np.square(np.exp(c) / self.P)
+        else:
+            Q = np.zeros((len(c), D, D))
+            Q[:, self.rows, self.columns] = np.where(self.on, np.exp(-c), -c)
+            means = self.base.means + (self.L @ m[:, :, None])[:, :, 0]
+            L = self.L @ np.linalg.inv(Q)
+            covariances = L @ L.transpose(0, 2, 1)
+        shaped = covariances.reshape(self.kind.shape(K, D))
+        made = Parameters.unchecked(w / w.sum(), means, shaped, self.kind)
+        try:
+            made.factors  # noqa: B018  raises
+        except NotPositiveDefinite:
+            return None
+        return made
+
+    def size(self, step: Doubles) -> float:
+        """The most that a step moves a component, in units of its own spread: a doubled weight counts 0.35."""
+        K, D = self.base.means.shape
+        to_means, to_covariances = self.cuts
+        m = step[to_means:to_covariances].reshape(K, D)
+        c = np.abs(step[to_covariances:].reshape(self.root_g.shape) / self.root_g).max()
+        return float(
+            max(
+                0.5 * np.abs(step[:to_means] / self.root_w).max(),
+                np.sqrt((np.square(m).sum(axis=1) / np.square(self.root_w)).max()),
+                2.0 * c,
+            )
+        )
+
+
+def promised_gain(here: Parameters, image: Parameters, weight: float) -> float:
+    """What EM's step gains to second order, nats: (n / 2) |image - here|^2 in the complete-data information at `here`."""
+    P, w = here.factors.P, here.weights
+    K, D = here.means.shape
+    d = image.means - here.means
+    weights = (np.square(image.weights - w) / np.maximum(w, 1e-290)).sum()
+    if P.ndim == 2 or D == 1:
+        flat = P.reshape(len(P), -1)
+        means = np.square(flat * d).sum(axis=1)
+        spread = np.square(np.square(flat / image.factors.P.reshape(flat.shape)) - 1.0)
+        # (1, 1): one for all; (K, 1) in D features: one for each sphere, which counts D times; else one for each feature
+        of_blocks = spread.sum(axis=1) * (D if flat.shape[1] < D else 1)
+    else:
+        means = np.square((P @ d[:, :, None])[:, :, 0]).sum(axis=1)
+        T = P @ image.covariances.reshape(P.shape) @ P.transpose(0, 2, 1)
+        of_blocks = np.square(T - np.eye(D)).sum(axis=(1, 2))
+    covariances = of_blocks.sum() if len(of_blocks) < K else w @ of_blocks
+    return float(0.5 * weight * (weights + w @ means + 0.5 * covariances))
+
+
+class Emqn:
+    """EM-preconditioned limited-memory BFGS, without a line search.
+
+    weight : float     sum of row weights, to count gains in nats
+    warm_up : int      plain sweeps first; 0 is faster, and ends more often at another maximum than EM's
+    """
+
+    def __init__(self, weight: float, warm_up: int = WARM_UP):
+        self.weight, self.left = weight, warm_up
+        self.coordinates: Coordinates | None = None
+        self.points: list[tuple[Parameters, Parameters]] = []  # the last PAIRS + 1, with their images
+        self.vectors: list[tuple[Doubles, Doubles]] = []  # of each: where it is, and EM's step from there
+        self.age = 0
+        self.had_pairs = False
+
+    def step(self, here: Parameters, image: Parameters) -> Step:
+        """Return the next trial, and what is known about the way that is left."""
+        promised = promised_gain(here, image, self.weight)
+        if self.left:
+            self.left -= 1
+            return Step(None, promised)
+        coordinates = self._remember(here, image)
+        x, f = self.vectors[-1]
+        moves = np.diff([x for x, _ in self.vectors], axis=0)
+        bends = -np.diff([f for _, f in self.vectors], axis=0)
+        products, lengths = np.einsum("ij,ij->i", moves, bends), np.einsum("ij,ij->i", moves, moves)
+        bent = np.einsum("ij,ij->i", bends, bends)
+        curved = products > CURVATURE * np.sqrt(lengths * bent)
+        self.had_pairs = bool(curved.any())
+        if len(moves) and products[-1] < 0.0 and lengths[-1] > bent[-1] > 0.0:
+            # The log-likelihood is convex along the last step: a saddle is being left, and SQUAREM's length takes it on.
+            stretch = float(np.sqrt(lengths[-1] / bent[-1]))
+            d = f * stretch
+            size = coordinates.size(d)
+            if size > RADIUS:
+                d *= max(RADIUS / size, 1.0 / stretch)
+            return Step(coordinates.unpack(x + d), promised, promised)
+        if not self.had_pairs:
+            return Step(None, promised)
+        d = _two_loop(f, moves[curved], bends[curved], products[curved])
+        remaining = 0.5 * self.weight * float(f @ d)
+        size = coordinates.size(d)
+        if size > RADIUS:
+            d *= max(RADIUS / size, min(1.0, float(np.sqrt((f @ f) / (d @ d)))))
+        trial = coordinates.unpack(x + d) if remaining > 0.0 else None
+        return Step(trial, promised, promised, remaining, settled=len(moves) >= 3 and bool(curved.all()))
+
+    def refuse(self) -> None:
+        """Forget the older half of the memory: what it says led astray."""
+        if self.had_pairs:
+            kept = max(1, len(self.points) // 2)
+            self.points, self.vectors = self.points[-kept:], self.vectors[-kept:]
+
+    def _remember(self, here: Parameters, image: Parameters) -> Coordinates:
+        if self.coordinates is None or self.age == REBASE:
+            self.coordinates, self.age = Coordinates(here), 0
+            self.vectors = [self._vectors(*point) for point in self.points]
+        self.points = [*self.points, (here, image)][-PAIRS - 1 :]
+        self.vectors = [*self.vectors, self._vectors(here, image)][-PAIRS - 1 :]
+        self.age += 1
+        return self.coordinates
+
+    def _vectors(self, here: Parameters, image: Parameters) -> tuple[Doubles, Doubles]:
+        assert self.coordinates is not None
+        x = self.coordinates.pack(here)
+        return x, self.coordinates.pack(image) - x
+
+
+def _two_loop(f: Doubles, moves: Doubles, bends: Doubles, products: Doubles) -> Doubles:
+    """The quasi-Newton step from a gradient f, the first matrix being the identity (Nocedal 1980)."""
+    d = f.copy()
+    shares = np.empty(len(moves))
+    for i in range(len(moves) - 1, -1, -1):
+        shares[i] = (moves[i] @ d) / products[i]
+        d -= shares[i] * bends[i]
+    for i in range(len(moves)):
+        d += (shares[i] - (bends[i] @ d) / products[i]) * moves[i]
+    return d
+
+
+class Squarem:
+    """SQUAREM S3: two EM steps, then one along the parabola through the three points. Needs no memory.
+
+    weight : float    sum of row weights, to count gains in nats
+    """
+
+    def __init__(self, weight: float, warm_up: int = WARM_UP):
+        self.weight, self.left = weight, warm_up
+        self.start: Parameters | None = None  # of a cycle
+        self.most, self.at_most = 1.0, False
+
+    def step(self, here: Parameters, image: Parameters) -> Step:
+        """Return the next trial, and what is known about the way that is left."""
+        promised = promised_gain(here, image, self.weight)
+        if self.left:
+            self.left -= 1
+            return Step(None, promised)
+        start, self.start = self.start, here if self.start is None else None
+        if start is None:
+            return Step(None, promised)
+        coordinates = Coordinates(start)
+        x0, x1, x2 = coordinates.pack(start), coordinates.pack(here), coordinates.pack(image)
+        r, v = x1 - x0, x2 - 2.0 * x1 + x0
+        rr, vv = float(r @ r), float(v @ v)
+        length = min(self.most, max(1.0, np.sqrt(rr / vv) if vv > 0.0 else 1.0))
+        self.at_most = length == self.most
+        if self.at_most:
+            self.most *= 4.0
+        while length > 1.01 and coordinates.size(2.0 * (length - 1.0) * r + (length * length - 1.0) * v) > RADIUS:
+            length = 1.0 + 0.7 * (length - 1.0)
+        if length < 1.01:
+            return Step(None, promised)
+        return Step(coordinates.unpack(x0 + 2.0 * length * r + length * length * v), promised)
+
+    def refuse(self) -> None:
+        """Reach less far from now on."""
+        if self.at_most:
+            self.most = max(1.0, self.most / 16.0)
+
+
+ACCELERATORS: dict[str, type[Emqn] | type[Squarem]] = {"emqn": Emqn, "squarem": Squarem}
