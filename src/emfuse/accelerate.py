@@ -28,6 +28,7 @@ RADIUS = 0.5  # standard deviations: no component moves farther at once, unless 
 REBASE = 10  # steps after which coordinates are taken about the point reached
 CURVATURE = 1e-8  # pairs less curved than that say nothing
 LEAST_WEIGHT = 1e-12  # in the metric only
+LOOK_BELOW = 1e-6  # nats: in the warm-up, gains above are not looked at closely
 MOST_LOG = 300.0  # beyond, exp overflows
 
 
@@ -52,8 +53,8 @@ class Step:
 class Accelerator(Protocol):
     """Where to go from a point, given its image under EM."""
 
-    def step(self, here: Parameters, image: Parameters) -> Step:
-        """Return the next trial, and what is known about the way that is left."""
+    def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
+        """Return the next trial, and what is known about the way that is left; `gained` is what the last step did, nats."""
 
     def refuse(self) -> None:
         """Take notice that the last trial did not gain what was asked."""
@@ -168,6 +169,11 @@ def promised_gain(here: Parameters, image: Parameters, weight: float) -> float:
     return float(0.5 * weight * (weights + w @ means + 0.5 * covariances))
 
 
+def _promised_early(here: Parameters, image: Parameters, weight: float, gained: float) -> float:
+    """What EM's step gains; where the last one gained much more than rounding, that will do: to ask takes time."""
+    return gained if gained > LOOK_BELOW else promised_gain(here, image, weight)
+
+
 class Emqn:
     """EM-preconditioned limited-memory BFGS, without a line search.
 
@@ -183,12 +189,12 @@ class Emqn:
         self.age = 0
         self.had_pairs = False
 
-    def step(self, here: Parameters, image: Parameters) -> Step:
+    def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
         """Return the next trial, and what is known about the way that is left."""
-        promised = promised_gain(here, image, self.weight)
         if self.left:
             self.left -= 1
-            return Step(None, promised)
+            return Step(None, _promised_early(here, image, self.weight, gained))
+        promised = promised_gain(here, image, self.weight)
         coordinates = self._remember(here, image)
         x, f = self.vectors[-1]
         moves = np.diff([x for x, _ in self.vectors], axis=0)
@@ -259,12 +265,12 @@ class Squarem:
         self.start: Parameters | None = None  # of a cycle
         self.most, self.at_most = 1.0, False
 
-    def step(self, here: Parameters, image: Parameters) -> Step:
+    def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
         """Return the next trial, and what is known about the way that is left."""
-        promised = promised_gain(here, image, self.weight)
         if self.left:
             self.left -= 1
-            return Step(None, promised)
+            return Step(None, _promised_early(here, image, self.weight, gained))
+        promised = promised_gain(here, image, self.weight)
         start, self.start = self.start, here if self.start is None else None
         if start is None:
             return Step(None, promised)

@@ -242,7 +242,7 @@ def em(
             ahead = None
             if accelerator is not None:  # rules may ask it how much is left
                 image = image_of(statistics)
-                ahead = accelerator.step(parameters, image)
+                ahead = accelerator.step(parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
                 trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
             reason = rule(trace)
             if answer and not reason:
