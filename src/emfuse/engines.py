@@ -11,7 +11,7 @@ Layer 2.
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -31,6 +31,7 @@ MOST_GROUPS = 256
 POOLED_FROM = 9  # features: with fewer, the scatter of each component costs next to nothing
 MOST_AMPLIFIED = 16.0  # times float32's rounding in a whitened row: more, and float32 rows are computed in float64
 MOST_BETWEEN = 1e3  # times the scatter within: more would cost more than three digits
+MOST_BETWEEN_FLOAT = 1e2  # the same where masses and means carry float32's rounding
 GROUP_WORK = 1 << 21  # multiply-adds in a group at least, about 0.2 to 2 ms: far more than handing it to a thread costs
 GROUP_ROWS = 1024  # rows in a group at least: packing P and adding its sums to the total cost as much as a few rows
 GROUP_ROWS_MANY = 4096  # the same for many features, whose packing and adding cost as much as a hundred rows
@@ -150,10 +151,8 @@ class InMemory:
 
         groups = cut(len(self.X), factors)
         total = SufficientStatistics.zeros(origin, form)
-        if (
-            self.n_threads == 1 or len(groups) == 1
-        ):  # a build adds a group's sums when it has them all: the same additions as below
-            for rows in groups:
+        if self.n_threads == 1 or len(groups) == 1:
+            for rows in groups:  # a build adds a group's sums when it has them all: the same additions as below
                 add(rows, total)
             return total
         with closing(in_order(lambda rows: add(rows, SufficientStatistics.zeros(origin, form)), groups, self.n_threads)) as parts:
@@ -168,18 +167,16 @@ class InMemory:
         Where T is so much larger than what is left that digits would be lost, the scatter is added up row by row instead.
         """
         centre, total = self._total_scatter
-        if _most_spread(factors.P[0], total / self.weight) <= MOST_BETWEEN:  # rightly about what is left, from the sweep before
+        most = MOST_BETWEEN_FLOAT if self.X.dtype == np.float32 else MOST_BETWEEN
+        if _most_spread(factors.P[0], total / self.weight) <= most:  # rightly about what is left, from the sweep before
             s = self._sweep(factors, origin, hard, scatter=False)
             u = origin - centre
             cross = s.first.T @ u
             within = total - cross - cross.T - (u.T * s.mass) @ u
-            try:
-                P = np.linalg.inv(np.linalg.cholesky(within))
-            except np.linalg.LinAlgError:
-                P = np.full_like(within, np.inf)
-            if _most_spread(P, total) <= MOST_BETWEEN:
-                s.second[0] = within
-                return s
+            with suppress(np.linalg.LinAlgError):  # not positive definite: too much was lost
+                if _most_spread(np.linalg.inv(np.linalg.cholesky(within)), total) <= most:
+                    s.second[0] = within
+                    return s
         return self._sweep(factors, origin, hard)
 
     @cached_property
