@@ -13,6 +13,7 @@ Layer 3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,7 +79,6 @@ class Coordinates:
         self.log_w = np.log(np.maximum(base.weights, 1e-300))
         self.root_w = np.sqrt(w)
         P = base.factors.P
-        self.shape = P.shape
         self.flat = P.ndim == 2 or D == 1  # blocks of one variance each
         if self.flat:
             self.P = P.reshape(len(P), -1)
@@ -294,4 +294,4 @@ class Squarem:
             self.most = max(1.0, self.most / 16.0)
 
 
-ACCELERATORS: dict[str, type[Emqn] | type[Squarem]] = {"emqn": Emqn, "squarem": Squarem}
+ACCELERATORS: dict[str, Callable[[float], Accelerator]] = {"emqn": Emqn, "squarem": Squarem}

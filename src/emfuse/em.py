@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -206,7 +205,6 @@ def em(
     trace = Trace(weight=engine.weight, parameters=start)
     accelerator = None if acceleration is None else ACCELERATORS["emqn" if acceleration == "auto" else acceleration](trace.weight)
     noise = float(getattr(engine, "noise", DOUBLE_NOISE))
-    maximised = partial(step, structure=structure, reg_covar=reg_covar, spare_mass=spare_mass)
     kept = History()
     show = _Display(verbose)
     watched = history or verbose or callback is not None
@@ -222,7 +220,7 @@ def em(
 
     def image_of(statistics: SufficientStatistics) -> Parameters:
         """The M step; with sums taken again about the new means where these are far from the old."""
-        image, far = maximised(statistics)
+        image, far = step(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
         if far:
             statistics = sweep(parameters, image.means)
             image = maximise(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
