@@ -98,7 +98,41 @@ def test_a_fit_with_weights_counts_gains_in_their_unit():
 def test_plain_em_where_something_is_added_to_the_variances():
     """`fit` with reg_covar above 0 takes EM's steps: such a step maximises nothing that an acceleration could watch."""
     X, _ = overlapping(D=3, N=400)
-    made = fit(X, 3, reg_covar=0.1)
-    again = em(X, emfuse.initialise.start(InMemory(X), 3, "full", "kmeans", emfuse.initialise.generator(None)), reg_covar=0.1,
-               stop=stopping.AT_MAXIMUM)  # fmt: skip
-    np.testing.assert_array_equal(made.trace, again.trace)
+    assert fit(X, 3, reg_covar=0.1).trace[-1] == fit(X, 3, reg_covar=0.1, acceleration=None).trace[-1]
+    with pytest.raises(ValueError, match="acceleration must be None where reg_covar is above 0"):
+        fit(X, 3, reg_covar=0.1, acceleration="emqn")
+
+
+@pytest.mark.parametrize("D", [1, 2, 5])
+@pytest.mark.parametrize("K", [3, 14])
+def test_a_builds_own_step_is_numpys(build, structure, D, K):
+    """Driven along the same climb, trials, promises and what is left agree; refusals and a saddle included."""
+    X, start = overlapping(structure, K=3, D=min(D, 3), N=600)
+    X = np.column_stack([X, np.random.default_rng(1).standard_normal((600, D - X.shape[1]))])
+    start = emfuse.initialise.start(InMemory(X), K, structure, "kmeans", np.random.default_rng(0))
+    engine, kind = InMemory(X), emfuse.structures.structure_named(structure)
+    compiled, plain = ACCELERATORS["emqn"](600.0), ACCELERATORS["emqn"](600.0)
+    plain.asked_build = True  # and none was found
+    p, gained, compared = start, np.inf, 0
+    for turn in range(70):
+        image = emfuse.maximise(engine.sweep(p.factors), kind)
+        one, other = compiled.step(p, image, gained), plain.step(p, image, gained)
+        if other.promised < 1e-12:  # what is left is rounding
+            break
+        assert one.promised == pytest.approx(other.promised, rel=1e-6, abs=1e-12)
+        assert (one.trial is None, one.settled) == (other.trial is None, other.settled)
+        if one.trial is None or turn % 7 == 6:
+            p = image
+            if one.trial is not None:  # as if it had not gained enough
+                compiled.refuse()
+                plain.refuse()
+            continue
+        compared += 1
+        # differences of points lose digits: a step of size 1e-6 has half of them left
+        np.testing.assert_allclose(one.trial.weights, other.trial.weights, rtol=1e-7)
+        np.testing.assert_allclose(one.trial.means, other.trial.means, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(one.trial.covariances, other.trial.covariances, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(one.trial.factors.P, other.trial.factors.P, rtol=1e-6, atol=1e-8)
+        assert one.remaining == pytest.approx(other.remaining, rel=1e-4, abs=1e-9)
+        p = other.trial  # the same for both
+    assert compared > 4 and (compiled.of_build is not None) == (build != "reference")

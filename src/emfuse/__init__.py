@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 from emfuse import engines, initialise, kernels, stopping, threads
+from emfuse.binned import Binned, fit_binned
+from emfuse.collapse import CollapseWarning
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from emfuse.estimator import GaussianMixture
 
 __all__ = [
+    "Binned",
+    "CollapseWarning",
     "CollapsedComponent",
     "Fit",
     "GaussianMixture",
@@ -38,6 +42,7 @@ __all__ = [
     "em",
     "engines",
     "fit",
+    "fit_binned",
     "from_labels",
     "from_responsibilities",
     "initialise",

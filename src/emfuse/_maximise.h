@@ -18,6 +18,9 @@ struct Rules {
     double least_left;       /* the least share of a variance that may be left over by the features before */
     double most_rounding;    /* the most that (sum_j |P_ij| sd_j)^2 may be */
     double least_sd;         /* the least standard deviation beside the mean's size */
+    const double* floor;     /* a scatter added to the diagonal of each component's, (D,); or none */
+    double floor_rows;       /* and how many rows it is the scatter of */
+    double most_floor;       /* the most of a component's variance that may be the floor's */
 };
 
 static bool moderate(double variance) { return variance > 1 / MODERATE_VARIANCE && variance < MODERATE_VARIANCE; }
@@ -88,6 +91,18 @@ static bool keeps_digits(const double* C, const double* P, ptrdiff_t D, double m
     return true;
 }
 
+/* Whether a component that holds so many rows stands clear of the floor. */
+static bool clear_of_floor(int form, ptrdiff_t D, const double* P, const Rules& rules, double rows) {
+    double share = 0;
+    if (form == FULL || form == TIED) {
+        for (ptrdiff_t i = 0; i < D; i++)
+            for (ptrdiff_t j = 0; j <= i; j++) share += P[i * D + j] * P[i * D + j] * rules.floor[j];
+    } else {
+        for (ptrdiff_t d = 0; d < D; d++) share += P[form == DIAG ? d : 0] * P[form == DIAG ? d : 0] * rules.floor[d];
+    }
+    return share <= rules.most_floor * rows;
+}
+
 /* `second`, covariances and P have the form of the mixture. Writes weights, means, covariances, P and log_constant. */
 static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* origin, const double* mass, const double* first, const double* second,
                             const Rules& rules, double* weights, double* means, double* covariances, double* P, double* log_constant) {
@@ -116,9 +131,16 @@ static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* or
         }
         if (form == SPHERICAL) *S -= of_all / (double)D;
     }
+    double spread = 0;                        /* the floor's mean over features, for spheres */
+    for (ptrdiff_t d = 0; rules.floor && d < D; d++) spread += rules.floor[d] / (double)D;
     for (ptrdiff_t k = 0; k < (pooled ? 1 : K); k++) {
         double* C = covariances + k * size;
-        const double divisor = pooled ? total : mass[k] + rules.spare_mass;
+        for (ptrdiff_t d = 0; rules.floor && d < D; d++) {
+            if (triangle) C[d * (D + 1)] += (pooled ? (double)K : 1.0) * rules.floor[d];
+            else if (form == DIAG) C[d] += rules.floor[d];
+            else if (d == 0) C[0] += spread;
+        }
+        const double divisor = pooled ? total + (double)K * rules.floor_rows : mass[k] + rules.spare_mass + rules.floor_rows;
         for (ptrdiff_t i = 0; i < size; i++) C[i] /= divisor;
         for (ptrdiff_t i = 0; i < size; i += triangle ? D + 1 : 1) C[i] += rules.reg_covar;
     }
@@ -135,6 +157,8 @@ static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* or
     if (!factor_plainly(form, K, D, weights, covariances, rules.least_left, P, log_constant)) return NOT_PLAIN;
     for (ptrdiff_t k = 0; triangle && k < (pooled ? 1 : K); k++)
         if (!keeps_digits(covariances + k * size, P + k * size, D, rules.most_rounding)) return NOT_PLAIN;
+    for (ptrdiff_t k = 0; rules.floor && k < (pooled ? 1 : K); k++)
+        if (!clear_of_floor(form, D, P + k * size, rules, (pooled ? total / (double)K : mass[k]) + rules.floor_rows)) return NOT_PLAIN;
     return far ? DONE_BUT_FAR : DONE;
 }
 

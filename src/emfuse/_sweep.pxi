@@ -5,6 +5,7 @@
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 cnp.import_array()
 
@@ -36,11 +37,41 @@ cdef extern from "_maximise.h" nogil:
         double least_left
         double most_rounding
         double least_sd
+        const double* floor
+        double floor_rows
+        double most_floor
     bint factor_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* weights, const double* covariances, double least_left,
                         double* P, double* log_constant)
     int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* origin, const double* mass, const double* first,
                          const double* second, const Rules&, double* weights, double* means, double* covariances, double* P,
                          double* log_constant)
+
+
+cdef extern from "_accelerate.h" nogil:
+    cdef cppclass Limits:
+        ptrdiff_t pairs
+        ptrdiff_t rebase
+        double radius
+        double curvature
+        double least_weight
+        double look_below
+        double most_log
+        double least_left
+    cdef cppclass Point:
+        const double* w
+        const double* mu
+        const double* P
+    cdef cppclass Advice:
+        int trial
+        double promised
+        double remaining
+        bint settled
+    cdef cppclass Emqn:
+        Emqn(int form, ptrdiff_t K, ptrdiff_t D, double weight, ptrdiff_t warm_up, const Limits& limits) except +
+        Advice step(const Point& here, const Point& image, double gained, double* covariances)
+        void refuse()
+        Point tried()
+        const double* constant_of_tried()
 
 
 cdef int describe(cnp.ndarray X, Data* data) except -1:
@@ -153,9 +184,9 @@ def factor(*, cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndar
 
 
 def maximise(*, cnp.ndarray origin not None, cnp.ndarray mass not None, cnp.ndarray first not None, cnp.ndarray second not None,
-             double reg_covar, double spare_mass, double far, double least_left, double most_rounding, double least_sd,
-             cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray P not None,
-             cnp.ndarray log_constant not None):
+             double reg_covar, double spare_mass, cnp.ndarray floor, double floor_rows, double most_floor, double far,
+             double least_left, double most_rounding, double least_sd, cnp.ndarray weights not None, cnp.ndarray means not None,
+             cnp.ndarray covariances not None, cnp.ndarray P not None, cnp.ndarray log_constant not None):
     """The M step and its factors where they are plain arithmetic: see `emfuse.reference.maximise`, and `emfuse.maximise` for what is not."""
     cdef Mixture shape
     cdef Rules rules
@@ -166,7 +197,66 @@ def maximise(*, cnp.ndarray origin not None, cnp.ndarray mass not None, cnp.ndar
     cdef ptrdiff_t size = size_of(shape.form, K, D)
     rules.reg_covar, rules.spare_mass, rules.far = reg_covar, spare_mass, far
     rules.least_left, rules.most_rounding, rules.least_sd = least_left, most_rounding, least_sd
+    rules.floor = doubles(floor, D, "floor") if floor is not None else NULL
+    rules.floor_rows, rules.most_floor = floor_rows, most_floor
     return maximise_plainly(
         shape.form, K, D, shape.mu, doubles(mass, K, "mass"), doubles(first, K * D, "first"), doubles(second, size, "second"), rules,
         doubles(weights, K, "weights", True), doubles(means, K * D, "means", True), doubles(covariances, size, "covariances", True),
         doubles(P, size, "P", True), doubles(log_constant, K, "log_constant", True))
+
+
+cdef class QuasiNewton:
+    """`emfuse.accelerate.Emqn` for few features; that is the definition."""
+
+    cdef Emqn* emqn
+    cdef int form
+    cdef ptrdiff_t K, D, size
+
+    def __cinit__(self, *, str form, ptrdiff_t K, ptrdiff_t D, double weight, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase,
+                  double radius, double curvature, double least_weight, double look_below, double most_log, double least_left):
+        cdef Limits limits
+        limits.pairs, limits.rebase, limits.radius, limits.curvature = pairs, rebase, radius, curvature
+        limits.least_weight, limits.look_below, limits.most_log, limits.least_left = least_weight, look_below, most_log, least_left
+        self.form = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}[form]
+        self.K, self.D, self.size = K, D, size_of(self.form, K, D)
+        self.emqn = new Emqn(self.form, K, D, weight, warm_up, limits)
+
+    def __dealloc__(self):
+        del self.emqn
+
+    def step(self, *, tuple here not None, tuple image not None, double gained, cnp.ndarray weights not None,
+             cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray P not None, cnp.ndarray log_constant not None):
+        """From a point and its image, each (weights, means, P), fill a trial; return (trial, promised, remaining, settled).
+
+        trial is 0 where there is none, 2 where its factors are left to others, else 1.
+        """
+        cdef Point at, to, tried
+        self.describe(here, &at)
+        self.describe(image, &to)
+        cdef double* w = doubles(weights, self.K, "weights", True)
+        cdef double* mu = doubles(means, self.K * self.D, "means", True)
+        cdef double* p = doubles(P, self.size, "P", True)
+        cdef double* c = doubles(log_constant, self.K, "log_constant", True)
+        cdef Advice advice = self.emqn.step(at, to, gained, doubles(covariances, self.size, "covariances", True))
+        if advice.trial:
+            tried = self.emqn.tried()
+            memcpy(w, tried.w, self.K * sizeof(double))
+            memcpy(mu, tried.mu, self.K * self.D * sizeof(double))
+            memcpy(p, tried.P, self.size * sizeof(double))
+            memcpy(c, self.emqn.constant_of_tried(), self.K * sizeof(double))
+        return advice.trial, advice.promised, advice.remaining, advice.settled
+
+    def refuse(self):
+        """Take notice that the last trial did not gain what was asked."""
+        self.emqn.refuse()
+
+    cdef int describe(self, tuple arrays, Point* point) except -1:
+        point.w = doubles(arrays[0], self.K, "weights")
+        point.mu = doubles(arrays[1], self.K * self.D, "means")
+        point.P = doubles(arrays[2], self.size, "P")
+        return 0
+
+
+def quasi_newton(**shape_and_constants):
+    """Return a `QuasiNewton`."""
+    return QuasiNewton(**shape_and_constants)

@@ -6,7 +6,7 @@ there, is taken: the likelihood never falls, and the trace is as long as the ste
 
 "emqn" is EM-preconditioned limited-memory BFGS (Jamshidian & Jennrich 1997, QN2; Lange 1995; two-loop recursion of Nocedal 1980).
 In coordinates where the complete-data information is the identity, EM's step is a gradient and its Jacobian symmetric, so that a
-quasi-Newton matrix may be built from EM's steps alone. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
+quasi-Newton matrix may be built from EM's steps alone. For few features the step is the build's own, like the M step. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
 
 Layer 3.
 """
@@ -19,9 +19,10 @@ from typing import Protocol
 
 import numpy as np
 
+from emfuse import kernels
 from emfuse._typing import Doubles
-from emfuse.parameters import Parameters
-from emfuse.structures import NotPositiveDefinite, structure_named
+from emfuse.parameters import FEW_FEATURES, Factors, Parameters
+from emfuse.structures import REFINE_BELOW, NotPositiveDefinite, structure_named
 
 WARM_UP = 20  # plain sweeps first: the first steps decide which maximum is climbed, and EM's are the safest
 PAIRS = 10  # steps remembered
@@ -127,12 +128,7 @@ class Coordinates:
             L = self.L @ np.linalg.inv(Q)
             covariances = L @ L.transpose(0, 2, 1)
         shaped = covariances.reshape(self.kind.shape(K, D))
-        made = Parameters.unchecked(w / w.sum(), means, shaped, self.kind)
-        try:
-            made.factors  # noqa: B018  raises
-        except NotPositiveDefinite:
-            return None
-        return made
+        return _with_factors(Parameters.unchecked(w / w.sum(), means, shaped, self.kind))
 
     def size(self, step: Doubles) -> float:
         """The most that a step moves a component, in units of its own spread: a doubled weight counts 0.35."""
@@ -183,6 +179,8 @@ class Emqn:
 
     def __init__(self, weight: float, warm_up: int = WARM_UP):
         self.weight, self.left = weight, warm_up
+        self.of_build: kernels.QuasiNewton | None = None
+        self.asked_build = False
         self.coordinates: Coordinates | None = None
         self.points: list[tuple[Parameters, Parameters]] = []  # the last PAIRS + 1, with their images
         self.vectors: list[tuple[Doubles, Doubles]] = []  # of each: where it is, and EM's step from there
@@ -191,6 +189,10 @@ class Emqn:
 
     def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
         """Return the next trial, and what is known about the way that is left."""
+        if not self.asked_build:
+            self.asked_build, self.of_build = True, self._of_build(here)
+        if self.of_build is not None:
+            return _step_of_build(self.of_build, here, image, gained)
         if self.left:
             self.left -= 1
             return Step(None, _promised_early(here, image, self.weight, gained))
@@ -223,9 +225,31 @@ class Emqn:
 
     def refuse(self) -> None:
         """Forget the older half of the memory: what it says led astray."""
+        if self.of_build is not None:
+            self.of_build.refuse()
         if self.had_pairs:
             kept = max(1, len(self.points) // 2)
             self.points, self.vectors = self.points[-kept:], self.vectors[-kept:]
+
+    def _of_build(self, p: Parameters) -> kernels.QuasiNewton | None:
+        K, D = p.means.shape
+        if D > FEW_FEATURES or p.covariances.size != p.factors.P.size:
+            return None
+        return kernels.load().quasi_newton(
+            form=p.factors.form,
+            K=K,
+            D=D,
+            weight=self.weight,
+            warm_up=self.left,
+            pairs=PAIRS,
+            rebase=REBASE,
+            radius=RADIUS,
+            curvature=CURVATURE,
+            least_weight=LEAST_WEIGHT,
+            look_below=LOOK_BELOW,
+            most_log=MOST_LOG,
+            least_left=REFINE_BELOW,
+        )
 
     def _remember(self, here: Parameters, image: Parameters) -> Coordinates:
         if self.coordinates is None or self.age == REBASE:
@@ -240,6 +264,37 @@ class Emqn:
         assert self.coordinates is not None
         x = self.coordinates.pack(here)
         return x, self.coordinates.pack(image) - x
+
+
+def _step_of_build(of_build: kernels.QuasiNewton, here: Parameters, image: Parameters, gained: float) -> Step:
+    P = here.factors.P
+    K, D = here.means.shape
+    weights, means, covariances = np.empty(K), np.empty((K, D)), np.empty(here.covariances.shape)
+    factors = Factors(means, np.empty(P.shape), np.empty(K))
+    trial, promised, remaining, settled = of_build.step(
+        here=(here.weights, here.means, P),
+        image=(image.weights, image.means, image.factors.P),
+        gained=gained,
+        weights=weights,
+        means=means,
+        covariances=covariances,
+        P=factors.P,
+        log_constant=factors.log_constant,
+    )
+    made = None
+    if trial:
+        kind = structure_named(here.structure)
+        made = _with_factors(Parameters.unchecked(weights, means, covariances, kind, factors if trial == 1 else None))
+    return Step(made, promised, promised, remaining, settled)
+
+
+def _with_factors(p: Parameters) -> Parameters | None:
+    """Return the mixture, its factors made; None where it has none."""
+    try:
+        p.factors  # noqa: B018  raises
+    except NotPositiveDefinite:
+        return None
+    return p
 
 
 def _two_loop(f: Doubles, moves: Doubles, bends: Doubles, products: Doubles) -> Doubles:

@@ -9,7 +9,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,14 +19,18 @@ from numpy.typing import ArrayLike
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
 from emfuse.accelerate import ACCELERATORS
-from emfuse.engines import Engine, InMemory
-from emfuse.maximise import CollapsedComponent, maximise, step
-from emfuse.parameters import Parameters
+from emfuse.collapse import CollapseWarning, Repair
+from emfuse.engines import Engine, InMemory, cut
+from emfuse.maximise import CollapsedComponent, Floor, maximise, step
+from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
 from emfuse.structures import structure_named
+from emfuse.threads import in_order
 
 DOUBLE_NOISE = 1e-14  # nats a row: rounding of a log-likelihood in float64
+VARIANCE_FLOOR = 1e-16  # of `fit`: far below what a sound fit feels
+PRIOR = 1e-8  # a floor this high is meant to be felt, and a component that rests on it has not collapsed
 
 
 class NotConverged(UserWarning):
@@ -78,13 +83,16 @@ class Fit:
 
     parameters : Parameters
     statistics : SufficientStatistics    the sums of the last sweep, under `parameters`
-    trace : (T,) float64                 total log-likelihood after each sweep, nats; [0] is the start's, [-1] `parameters`'
+    trace : (T,) float64                 total log-likelihood after each sweep, nats, less the floor's penalty where there is one:
+        what EM never lowers; [0] is the start's (or that after the last repair), [-1] `parameters`'
     history : History or None            a record for each entry of the trace, where asked for
     reason : str                         why it stopped, in a sentence
     converged : bool                     whether that reason is convergence, not a limit
     sweeps : int                         walks over the data, all counted
     seconds : float
     distance : float                     how far below the maximum it stopped, estimated, nats; inf where nothing is known
+    repairs : tuple of str               what was done about components that collapsed, a sentence each
+    scores : (n_init,) float64           log-likelihood that each start came to, nats; nan where it collapsed
     n_threads : int or None              how many threads `predict` and its like use; None: see `emfuse.threads`
     """
 
@@ -98,11 +106,13 @@ class Fit:
     seconds: float
     n_threads: int | None = field(default=None, repr=False)
     distance: float = field(default=float("inf"), repr=False)
+    repairs: tuple[str, ...] = field(default=(), repr=False)
+    scores: Doubles = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def log_likelihood(self) -> float:
         """Total log-likelihood of exactly `parameters`, nats."""
-        return float(self.trace[-1])
+        return self.statistics.log_likelihood
 
     @property
     def free_parameters(self) -> int:
@@ -145,7 +155,7 @@ class Fit:
             f"log-likelihood {self.log_likelihood:.6f}, {self.free_parameters} free parameters, "
             f"AIC {self.aic:.4f}, BIC {self.bic:.4f}\n"
             f"{state} after {self.sweeps} sweeps, {self.seconds:.3g} s: {self.reason}"
-        )
+        ) + "".join(f"\n{sentence}" for sentence in self.repairs)
 
 
 def em(
@@ -154,7 +164,9 @@ def em(
     *,
     stop: Rule | int = stopping.TIGHT,
     reg_covar: float = 0.0,
+    variance_floor: float = 0.0,
     acceleration: str | None = None,
+    on_collapse: str = "raise",
     history: bool = False,
     sample_weight: ArrayLike | None = None,
     n_threads: int | None = None,
@@ -170,8 +182,14 @@ def em(
     start : Parameters
     stop : rule or int       when to stop (`emfuse.stopping`); an integer runs exactly that many M steps; by default, when a sweep
         gains less than 1e-8 nats a row, or after 10,000 sweeps
-    reg_covar : float        added to every variance at every M step, data units squared
+    reg_covar : float        added to every variance at every M step, data units squared: scikit-learn's
+    variance_floor : float   a floor that has the data's scale: each component gets this share of all rows more, spread as these
+        are, for its variances. What is maximised, and traced, is then less than the log-likelihood by what
+        `emfuse.maximise.Floor` says
     acceleration : str or None    "emqn" ("auto" is the same) or "squarem": see `emfuse.accelerate`; None: plain EM
+    on_collapse : str        what to do about a component that is left without rows, or whose variance is gone, or more than half
+        the floor's (below 1e-8; a higher floor is a prior): "raise" CollapsedComponent; "restart" it elsewhere, three times, then
+        drop it; "drop" it and go on with the others; "floor": let it rest on the floor. Warns where one is dropped or rests
     history : bool           keep every sweep's parameters
     sample_weight : (N,)     row weights, at least 0; weight two is the row twice
     n_threads : int          None: what `emfuse.threads.thread_count` says; the result is the same to the last bit
@@ -181,9 +199,45 @@ def em(
 
     Raises
     ------
-    CollapsedComponent    a covariance is no longer positive definite; also a ValueError
+    CollapsedComponent    a covariance is no longer positive definite, and `on_collapse` has no remedy; also a ValueError
     ValueError, TypeError    unusable arguments, or a row so far away that its log density overflows
     """
+    engine = _engine(data, sample_weight, n_threads)
+    made, told = _climb(
+        engine,
+        start,
+        repair=Repair(on_collapse),
+        stop=stop,
+        reg_covar=reg_covar,
+        variance_floor=variance_floor,
+        acceleration=acceleration,
+        history=history,
+        n_threads=n_threads,
+        callback=callback,
+        verbose=verbose,
+        spare_mass=spare_mass,
+    )
+    for sentence in told:
+        warnings.warn(sentence, CollapseWarning, stacklevel=2)
+    return made
+
+
+def _climb(
+    engine: Any,
+    start: Parameters,
+    *,
+    repair: Repair,
+    stop: Rule | int,
+    reg_covar: float,
+    variance_floor: float,
+    acceleration: str | None,
+    history: bool,
+    n_threads: int | None,
+    callback: Callable[[Progress], object] | None,
+    verbose: bool,
+    spare_mass: float = 0.0,
+) -> tuple[Fit, list[str]]:
+    """The loop of `em`; returns the fit, and what its user must be warned of."""
     if acceleration not in (None, "auto", *ACCELERATORS):
         raise ValueError(
             f"acceleration must be one of 'auto', {', '.join(map(repr, ACCELERATORS))} or None, got {acceleration!r}"
@@ -191,23 +245,40 @@ def em(
     if acceleration is not None and reg_covar > 0.0:
         raise ValueError(
             f"acceleration must be None where reg_covar is above 0, got {acceleration!r} and {reg_covar:g}: a step that adds to "
-            "the variances maximises nothing that could be watched"
+            "the variances maximises nothing that could be watched. Use variance_floor, which can be."
         )
     if not isinstance(start, Parameters):
         raise TypeError(f"start must be emfuse.Parameters, got {type(start).__name__}; `emfuse.fit` finds a start by itself")
-    if not 0.0 <= reg_covar < np.inf:
-        raise ValueError(f"reg_covar must be finite and at least 0, got {reg_covar!r}")
+    for name, number in (("reg_covar", reg_covar), ("variance_floor", variance_floor)):
+        if not 0.0 <= number < np.inf:
+            raise ValueError(f"{name} must be finite and at least 0, got {number!r}")
     rule = stopping.as_rule(stop)
-    engine = _engine(data, sample_weight, n_threads)
     structure = structure_named(start.structure)
+    floor = _floor(engine, variance_floor, repair.policy)
     parameters = start
     parameters.factors  # noqa: B018  before the clock starts: the first ones load SciPy
     trace = Trace(weight=engine.weight, parameters=start)
-    accelerator = None if acceleration is None else ACCELERATORS["emqn" if acceleration == "auto" else acceleration](trace.weight)
     noise = float(getattr(engine, "noise", DOUBLE_NOISE))
     kept = History()
     show = _Display(verbose)
     watched = history or verbose or callback is not None
+
+    def sweep(p: Parameters, origin: Doubles | None = None) -> SufficientStatistics:
+        trace.sweeps += 1
+        made: SufficientStatistics = engine.sweep(p.factors, origin=origin)
+        return made
+
+    def value(p: Parameters, s: SufficientStatistics) -> float:
+        """What is maximised, nats."""
+        return s.log_likelihood if floor is None else s.log_likelihood - floor.penalty(p.factors)
+
+    def image_of(p: Parameters, s: SufficientStatistics) -> Parameters:
+        """The M step; with sums taken again about the new means where these are far from the old."""
+        image, far = step(s, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
+        if far:
+            again = sweep(p, image.means)
+            image = maximise(again, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
+        return image
 
     def watch() -> object:
         """Tell whoever wants to know; the callback's answer."""
@@ -218,50 +289,54 @@ def em(
         show(progress)
         return callback(progress) if callback is not None else None
 
-    def image_of(statistics: SufficientStatistics) -> Parameters:
-        """The M step; with sums taken again about the new means where these are far from the old."""
-        image, far = step(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-        if far:
-            statistics = sweep(parameters, image.means)
-            image = maximise(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
-        return image
-
-    def sweep(p: Parameters, origin: Doubles | None = None) -> SufficientStatistics:
-        trace.sweeps += 1
-        made: SufficientStatistics = engine.sweep(p.factors, origin=origin)
-        return made
-
-    try:
-        statistics = sweep(parameters)
+    def climb() -> tuple[SufficientStatistics, str]:
+        """EM from `parameters`, which it moves, until the rule says so."""
+        nonlocal parameters
+        accelerator = None
+        if acceleration is not None:
+            accelerator = ACCELERATORS["emqn" if acceleration == "auto" else acceleration](trace.weight)
+        statistics, image = sweep(parameters), None
         while True:
-            trace.append(statistics.log_likelihood)
+            trace.append(value(parameters, statistics))
             trace.rounding = 1e-13 * abs(trace[-1]) + noise * trace.weight
             answer = watch() if watched else None
-            ahead = None
+            trial, asked = None, 0.0
             if accelerator is not None:  # rules may ask it how much is left
-                image = image_of(statistics)
+                image = image_of(parameters, statistics) if image is None else image
                 ahead = accelerator.step(parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
+                trial, asked = ahead.trial, ahead.asked
                 trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
             reason = rule(trace)
             if answer and not reason:
                 reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
             if reason:
-                break
-            if accelerator is None:
-                image = image_of(statistics)
+                return statistics, reason
+            image = image_of(parameters, statistics) if image is None else image
             trace.previous = parameters
-            if accelerator is not None and ahead is not None and ahead.trial is not None:
-                tried = sweep(ahead.trial)
-                if tried.log_likelihood >= trace[-1] + ahead.asked - trace.rounding:
-                    trace.parameters = parameters = ahead.trial
-                    statistics = tried
-                    continue
+            if trial is not None and accelerator is not None:
+                tried = sweep(trial)
+                if value(trial, tried) >= trace[-1] + asked - trace.rounding:
+                    with suppress(CollapsedComponent):  # where EM itself may not be going
+                        image = image_of(trial, tried)
+                        trace.parameters = parameters = trial
+                        statistics = tried
+                        continue
                 accelerator.refuse()
             trace.parameters = parameters = image
-            statistics = sweep(parameters)
+            statistics, image = sweep(parameters), None
+
+    try:
+        while True:
+            try:
+                statistics, reason = climb()
+                break
+            except CollapsedComponent as collapse:
+                trace.parameters = parameters = repair.after(collapse, parameters)
+                trace.clear()  # what follows is another climb
+                kept.clear()
     finally:
         show.close()
-    return Fit(
+    made = Fit(
         parameters=parameters,
         statistics=statistics,
         trace=np.array(trace),
@@ -271,8 +346,24 @@ def em(
         sweeps=trace.sweeps,
         seconds=time.monotonic() - trace.started,
         n_threads=n_threads,
-        distance=max(0.0, trace.remaining if accelerator is not None else stopping.aitken(trace)),
+        distance=max(0.0, trace.remaining if acceleration is not None else stopping.aitken(trace)),
+        repairs=tuple(repair.done),
+        scores=np.array([statistics.log_likelihood]),
     )
+    return made, repair.look(parameters, statistics, floor)
+
+
+def _floor(engine: Any, variance_floor: float, policy: str) -> Floor | None:
+    if variance_floor == 0.0:
+        if policy == "floor":
+            raise ValueError("variance_floor must be above 0 for on_collapse='floor', got 0; 1e-6 is a share to begin with")
+        return None
+    if not hasattr(engine, "moments"):
+        raise TypeError(
+            f"variance_floor must be 0 for a {type(engine).__name__}, got {variance_floor:g}: for a floor relative to the data "
+            "an engine needs `moments`, the mean and variance of each feature"
+        )
+    return Floor(engine.moments[1], variance_floor * engine.weight, holds=policy == "floor" or variance_floor >= PRIOR)
 
 
 def fit(
@@ -286,7 +377,9 @@ def fit(
     n_init: int = 1,
     stop: Rule | int | None = None,
     reg_covar: float = 0.0,
+    variance_floor: float = VARIANCE_FLOOR,
     acceleration: str | None = "auto",
+    on_collapse: str = "restart",
     history: bool = False,
     n_threads: int | None = None,
     callback: Callable[[Progress], object] | None = None,
@@ -300,13 +393,16 @@ def fit(
     n_components : int       K
     structure : str          "full", "tied", "diag" or "spherical"
     sample_weight : (N,)     row weights, at least 0
-    random_state : int, Generator, RandomState or None    seeds the start; None is the same start every time
-    init : str or Parameters    "kmeans", "kmeans++", "random_rows", "random" (see `emfuse.initialise.start`), or a start of your
-        own; starts look at 100,000 rows at most, EM at all
-    n_init : int             how many starts; the fit with the highest log-likelihood is kept, one that collapses passed over
+    random_state : int, Generator, RandomState or None    seeds the starts; None is the same starts every time. The first ones of
+        many are the same as those of few
+    init : str or Parameters    "kmeans", "kmeans++", "short_runs", "quantiles" (one feature), "random_rows", "random" (see
+        `emfuse.initialise.start`), or a start of your own; starts look at 100,000 rows at most, EM at all
+    n_init : int             how many starts, side by side in threads; the fit with the highest log-likelihood is kept, all
+        are in `Fit.scores`, and one that collapses is passed over
     stop : rule or int       default: within 1e-6 nats of the maximum by estimate (for each 1,000 rows), or 10,000 sweeps
     acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
-    reg_covar, history, n_threads, callback, verbose    as in `em`
+    on_collapse : str        as in `em`, from where `CollapseWarning` comes too
+    reg_covar, variance_floor, history, n_threads, callback, verbose    as in `em`
 
     Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
     """
@@ -316,31 +412,46 @@ def fit(
     K = initialise.checked_components(n_components, len(engine.X))
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
-    generator = initialise.generator(random_state)
-    best: Fit | None = None
-    collapsed: CollapsedComponent | None = None
-    for _ in range(1 if isinstance(init, Parameters) else n_init):
+    Repair(on_collapse)  # raises
+    seeds = initialise.generator(random_state)
+    numbers = [int(seeds.integers(1 << 62)) for _ in range(1 if isinstance(init, Parameters) else n_init)]
+    quiet = callback is None and not verbose
+    kind, n_starts = structure_named(structure), 1
+    shapes = Factors(np.empty((K, engine.n_features)), np.empty(kind.factor_shape(K, engine.n_features)), np.empty(K))
+    if quiet and len(cut(len(engine.X), shapes)) == 1:  # a sweep is too short for threads, so starts have them
+        n_starts, engine = engine.n_threads, InMemory(engine.X, engine.sample_weight, n_threads=1, trusted=True)
+
+    def one(number: int) -> tuple[Fit, list[str]] | CollapsedComponent:
+        random = np.random.default_rng(number)
         try:
-            start = init if isinstance(init, Parameters) else initialise.start(engine, K, structure, init, generator)
-            made = em(
+            start = init if isinstance(init, Parameters) else initialise.start(engine, K, kind, init, random)
+            return _climb(
                 engine,
                 start,
+                repair=Repair(on_collapse, random),
                 stop=stopping.AT_MAXIMUM if stop is None else stop,
                 reg_covar=reg_covar,
+                variance_floor=variance_floor,
                 acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
                 history=history,
                 n_threads=n_threads,
                 callback=callback,
                 verbose=verbose,
             )
-        except CollapsedComponent as error:
-            collapsed = error
-            continue
-        if best is None or made.log_likelihood > best.log_likelihood:
-            best = made
-    if best is None:
-        assert collapsed is not None
-        raise collapsed
+        except CollapsedComponent as collapse:
+            return collapse
+
+    with closing(in_order(one, numbers, n_starts)) as outcomes:
+        ended = list(outcomes)
+    made = [outcome for outcome in ended if not isinstance(outcome, CollapsedComponent)]
+    if not made:
+        assert isinstance(ended[0], CollapsedComponent)
+        raise ended[0]
+    best, told = max(made, key=lambda pair: pair[0].trace[-1])
+    scores = [np.nan if isinstance(outcome, CollapsedComponent) else outcome[0].log_likelihood for outcome in ended]
+    best = replace(best, scores=np.array(scores))
+    for sentence in told:
+        warnings.warn(f"{sentence}. Ask for fewer components, or for another `on_collapse`.", CollapseWarning, stacklevel=2)
     if stop is None and not best.converged:
         warnings.warn(
             f"the fit did not converge: {best.reason}. Ask for fewer components, or give a `stop` of your own.",

@@ -1,6 +1,6 @@
 """Which build of the fused pass runs here.
 
-A build is a module with `sweep`, `evaluate`, `factor` and `maximise`, one keyword-only signature each; `emfuse.reference`
+A build is a module with `sweep`, `evaluate`, `factor`, `maximise` and `quasi_newton`, one keyword-only signature each; `emfuse.reference`
 defines them. The fastest that this CPU can run is used; `use` chooses another, in the same process, and so does the environment
 variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
 
@@ -20,6 +20,30 @@ from emfuse._typing import Doubles, Floats, Labels
 
 REFERENCE = "reference"
 VARIABLE = "EMFUSE_KERNEL"
+
+
+class QuasiNewton(Protocol):
+    """`emfuse.accelerate.Emqn` for few features, compiled."""
+
+    def step(
+        self,
+        *,
+        here: tuple[Doubles, Doubles, Doubles],
+        image: tuple[Doubles, Doubles, Doubles],
+        gained: float,
+        weights: Doubles,
+        means: Doubles,
+        covariances: Doubles,
+        P: Doubles,
+        log_constant: Doubles,
+    ) -> tuple[int, float, float, bool]:
+        """From a point and its image, each (weights, means, P), fill a trial; return (trial, promised, remaining, settled).
+
+        trial is 0 where there is none, 2 where its factors are left to others, else 1.
+        """
+
+    def refuse(self) -> None:
+        """Take notice that the last trial did not gain what was asked."""
 
 
 class Build(Protocol):
@@ -69,6 +93,9 @@ class Build(Protocol):
         second: Doubles,
         reg_covar: float,
         spare_mass: float,
+        floor: Doubles | None,
+        floor_rows: float,
+        most_floor: float,
         far: float,
         least_left: float,
         most_rounding: float,
@@ -80,6 +107,25 @@ class Build(Protocol):
         log_constant: Doubles,
     ) -> int:
         """Take the M step where it is plain arithmetic; return whether it was (1), with a mean that moved far (2), or not (0)."""
+
+    def quasi_newton(
+        self,
+        *,
+        form: str,
+        K: int,
+        D: int,
+        weight: float,
+        warm_up: int,
+        pairs: int,
+        rebase: int,
+        radius: float,
+        curvature: float,
+        least_weight: float,
+        look_below: float,
+        most_log: float,
+        least_left: float,
+    ) -> QuasiNewton | None:
+        """Return what goes by the constants of `emfuse.accelerate`, where the build has it."""
 
 
 _builds: dict[str, Build] = {REFERENCE: cast(Build, reference)}

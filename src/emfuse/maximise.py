@@ -8,6 +8,9 @@ Layer 2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from emfuse import kernels
@@ -24,6 +27,8 @@ LEAST_VARIANCE = 1e-305  # data units squared: below it a double has fewer than 
 # A mean that moved by more than this many standard deviations, squared, costs a second sweep about the new mean, so that
 # equation 8 subtracts no more than a few times what it leaves.
 RECENTRE_ABOVE = 4.0
+
+MOST_FLOOR = 0.5  # of a variance: a component that owes more of it to the floor has collapsed
 
 
 class CollapsedComponent(ValueError):
@@ -46,44 +51,107 @@ def _rebuild(message: str, component: int | None, mass: float, feature: int | No
     return CollapsedComponent(message, component=component, mass=mass, feature=feature)
 
 
+@dataclass(frozen=True)
+class Floor:
+    """A floor that has the data's scale, below the variances: as if each component held a few rows more, spread as all rows are.
+
+    What the M step then maximises is the log-likelihood less rows x sum_k KL(N(0, V) || N(0, covariance_k)), with V diagonal, the
+    variances of all rows: an inverse-Wishart prior's mode. EM never lowers that, as it never lowers the log-likelihood alone.
+
+    variances : (D,)    V, data units squared
+    rows : float        in units of row weight
+    holds : bool        whether a component may rest on it; else one that owes more than half of its variance to it has collapsed
+    """
+
+    variances: Doubles
+    rows: float
+    holds: bool = False
+
+    @cached_property
+    def scatter(self) -> Doubles:
+        """What each component's scatter has more, on the diagonal, (D,), data units squared times rows."""
+        return self.rows * self.variances
+
+    def penalty(self, factors: Factors) -> float:
+        """What is taken off the log-likelihood, nats; a feature that does not vary counts as if its variance were 1."""
+        P, (K, D) = factors.P, factors.means.shape
+        if P.ndim == 3:
+            trace = np.einsum("kij,kij,j->", P, P, self.variances)
+            log_det = np.log(np.einsum("kii->ki", P)).sum()
+        else:
+            alike = D if P.shape[1] < D else 1  # features that share a number of P
+            trace = np.einsum("ki,ki,i->", P, P, self.variances if alike == 1 else self._total)
+            log_det = alike * np.log(P).sum()
+        return float(0.5 * self.rows * (K / len(P)) * (trace - 2.0 * log_det - len(P) * self._constant))
+
+    @cached_property
+    def _total(self) -> Doubles:
+        return np.asarray(self.variances.sum(keepdims=True))
+
+    @cached_property
+    def _constant(self) -> float:
+        """log det V + D, of the features that vary."""
+        return float(np.log(self.variances, where=self.variances > 0.0, out=np.zeros_like(self.variances)).sum()) + len(
+            self.variances
+        )
+
+    def shares(self, factors: Factors, mass: Doubles) -> Doubles:
+        """How much of a component's variance is the floor's, feature by feature, (K, D): the sum is at most D, and about 0."""
+        P, K = factors.P, len(mass)
+        squares = np.square(P).sum(axis=1) if P.ndim == 3 else np.square(P)
+        held = (mass[:, None] if len(P) == K else mass.mean()) + self.rows
+        return np.asarray(np.broadcast_to(squares * self.scatter / held, (K, len(self.scatter))))
+
+
 def maximise(
-    statistics: SufficientStatistics, structure: str | Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+    statistics: SufficientStatistics,
+    structure: str | Structure,
+    *,
+    reg_covar: float = 0.0,
+    spare_mass: float = 0.0,
+    floor: Floor | None = None,
 ) -> Parameters:
     """Return the parameters that maximise the expected log-likelihood of `statistics`.
 
     structure : "full", "tied", "diag" or "spherical"; `second` has a scatter for each component, or the form of the structure's P
     reg_covar : float     added to every variance, data units squared
     spare_mass : float    added to every mass before dividing by it
+    floor : Floor or None
 
     Raises CollapsedComponent where a component has no rows or no density left.
     """
-    parameters, far = step(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass)
+    parameters, far = step(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
     if far:
-        require_density(parameters, statistics, reg_covar)
+        require_density(parameters, statistics, reg_covar, floor)
     return parameters
 
 
 def step(
-    statistics: SufficientStatistics, structure: Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+    statistics: SufficientStatistics,
+    structure: Structure,
+    *,
+    reg_covar: float = 0.0,
+    spare_mass: float = 0.0,
+    floor: Floor | None = None,
 ) -> tuple[Parameters, bool]:
     """As `maximise`; also whether some mean moved so far from the sums' origin that equation 8 cancels.
 
     The means are then good as the origin of another sweep; the covariances have not been looked at, and are good for nothing.
     """
-    plain = _step_of_build(statistics, structure, reg_covar, spare_mass)
+    plain = _step_of_build(statistics, structure, reg_covar, spare_mass, floor)
     if plain is not None:
         return plain
-    parameters = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass)
+    parameters = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
     with np.errstate(over="ignore", invalid="ignore"):
         move = np.square(parameters.means - statistics.origin)
         far = bool((move > RECENTRE_ABOVE * parameters.variances).any())
     if not far:
-        require_density(parameters, statistics, reg_covar)
+        require_density(parameters, statistics, reg_covar, floor)
     return parameters, far
 
 
 def _step_of_build(
-    statistics: SufficientStatistics, structure: Structure, reg_covar: float, spare_mass: float
+    statistics: SufficientStatistics, structure: Structure, reg_covar: float, spare_mass: float, floor: Floor | None
 ) -> tuple[Parameters, bool] | None:
     """The same by the active build, or None where it leaves it alone."""
     origin, second = statistics.origin, statistics.second
@@ -101,6 +169,9 @@ def _step_of_build(
         second=second,
         reg_covar=reg_covar,
         spare_mass=spare_mass,
+        floor=None if floor is None else floor.scatter,
+        floor_rows=0.0 if floor is None else floor.rows,
+        most_floor=np.inf if floor is None or floor.holds else MOST_FLOOR,
         far=RECENTRE_ABOVE,
         least_left=REFINE_BELOW,
         most_rounding=MOST_ROUNDING,
@@ -115,7 +186,12 @@ def _step_of_build(
 
 
 def estimate(
-    statistics: SufficientStatistics, structure: Structure, *, reg_covar: float = 0.0, spare_mass: float = 0.0
+    statistics: SufficientStatistics,
+    structure: Structure,
+    *,
+    reg_covar: float = 0.0,
+    spare_mass: float = 0.0,
+    floor: Floor | None = None,
 ) -> Parameters:
     """As `maximise`, without asking whether the covariances are positive definite."""
     mass = statistics.mass + spare_mass
@@ -140,7 +216,12 @@ def estimate(
     if spare_mass and structure.name != "full":
         change = change - _left_by_spare_mass(statistics, mass, spare_mass)
     scatter = second - in_form_of(second, change)
-    covariances = structure.estimate(scatter, mass)
+    held = mass
+    if floor is not None:
+        added = floor.scatter if second.ndim == 2 else np.diag(floor.scatter)
+        scatter = scatter + in_form_of(second, np.broadcast_to(added, (len(mass), *added.shape)))
+        held = mass + floor.rows
+    covariances = structure.estimate(scatter, held)
     if reg_covar:
         covariances = structure.add_to_diagonal(covariances, reg_covar)
     return Parameters.unchecked(mass / mass.sum(), origin + t, covariances, structure)
@@ -157,7 +238,9 @@ def _left_by_spare_mass(statistics: SufficientStatistics, mass: Doubles, spare_m
     return np.asarray(scaled * mean if statistics.second.ndim == 2 else scaled[:, :, None] * mean[:, None, :])
 
 
-def require_density(parameters: Parameters, statistics: SufficientStatistics, reg_covar: float) -> None:
+def require_density(
+    parameters: Parameters, statistics: SufficientStatistics, reg_covar: float, floor: Floor | None = None
+) -> None:
     """Raise CollapsedComponent unless every covariance is positive definite, beyond what rounding of the data makes up."""
     K = parameters.n_components
     if not np.isfinite(parameters.covariances).all():
@@ -174,18 +257,24 @@ def require_density(parameters: Parameters, statistics: SufficientStatistics, re
             P = np.broadcast_to(np.abs(parameters.factors.P), (*variances.shape, variances.shape[1]))
             left = 1.0 / np.square(np.diagonal(P, axis1=1, axis2=2))
             least = np.maximum(least, left * np.square(np.einsum("kij,kj->ki", P, np.sqrt(variances))) / MOST_ROUNDING)
-        if (left > least).all():
+        missing, rests = left <= least, False
+        if floor is not None and not floor.holds:
+            shares = floor.shares(parameters.factors, statistics.mass)
+            rest = shares.sum(axis=1, keepdims=True) > MOST_FLOOR
+            rests = bool(rest.any())
+            missing = missing | (rest & (shares == shares.max(axis=1, keepdims=True)))
+        if not missing.any():
             return
-        k, d = (int(i) for i in np.argwhere(left <= least)[0])
+        k, d = (int(i) for i in np.argwhere(missing)[0])
         failure = NotPositiveDefinite(None if structure_named(parameters.structure).shared else k, d, float(left[k, d]))
     except NotPositiveDefinite as error:
-        failure = error
+        failure, rests = error, False
     component, d = failure.component, failure.feature
     mass = float(statistics.mass.sum() if component is None else statistics.mass[component])
     which = "the shared covariance" if component is None else f"component {component}"
     raise CollapsedComponent(
         f"{which} has collapsed: {mass:.6g} rows' worth of data has variance {max(failure.variance, 0.0):.3g} in feature {d}"
-        f"{', given the features before it,' * (d > 0)} and must have more than rounding leaves. "
+        f"{', given the features before it,' * (d > 0)} and must have more than {'its floor' if rests else 'rounding leaves'}. "
         f"Raise reg_covar (now {reg_covar:g}), ask for fewer components (now {K}), or drop a constant or repeated column"
         f"{', or multiply X by a constant' * (0.0 < failure.variance < LEAST_VARIANCE)}.",
         component=component,

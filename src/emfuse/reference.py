@@ -162,6 +162,9 @@ def maximise(
     second: Doubles,
     reg_covar: float,
     spare_mass: float,
+    floor: Doubles | None,
+    floor_rows: float,
+    most_floor: float,
     far: float,
     least_left: float,
     most_rounding: float,
@@ -176,9 +179,15 @@ def maximise(
 
     origin, mass, first, second      statistics, `second` in the form of P
     reg_covar, spare_mass            as in `emfuse.maximise`
+    floor, floor_rows, most_floor    a scatter (D,) or None, of so many rows, and how much of a variance may be its: see there
     far                              square of the standard deviations by which a mean may move from its origin
     least_left, most_rounding, least_sd    what is less plain than this is left alone: see there
     Returns 1 where that is done, 2 where it is but some mean has moved too far, 0 where it is not.
     Here it never is: `emfuse.maximise` is the definition.
     """
     return 0
+
+
+def quasi_newton(**shape_and_constants: object) -> None:
+    """Return an object with the contract `kernels.QuasiNewton`, if a build has one: here `emfuse.accelerate` is the definition."""
+    return None
