@@ -433,3 +433,17 @@ def test_scikit_learns_mixture_code_is_not_called(monkeypatch):
     monkeypatch.setattr(base.BaseMixture, "fit_predict", forbidden)
     assert GaussianMixture(3, random_state=0).fit(blobs()).converged_
     assert emfuse.GaussianMixture is GaussianMixture
+
+
+def test_acceleration_reaches_the_maximum_where_plain_em_stops_short():
+    """With the same tolerance an accelerated fit ends higher, and its bounds never fall; with reg_covar it is an error."""
+    random = np.random.default_rng(0)
+    X = np.concatenate([random.normal(0.0, 1.0, 2000), random.normal(1.5, 1.0, 2000)])[:, None]
+    plain, fast = (
+        GaussianMixture(2, reg_covar=0.0, tol=1e-7, max_iter=300, random_state=0, acceleration=how).fit(X)
+        for how in (None, "auto")
+    )
+    assert fast.score(X) > plain.score(X) + 1e-5
+    assert np.diff(fast.lower_bounds_).min() > -1e-12
+    with pytest.raises(ValueError, match="acceleration must be None where reg_covar is above 0"):
+        GaussianMixture(2, acceleration="emqn").fit(X)

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import emfuse
 from emfuse import CollapsedComponent, InMemory, em, engines, from_labels, from_responsibilities, initialise
 from emfuse.initialise import kmeans, kmeans_plus_plus, nearest
 
@@ -196,7 +197,7 @@ def test_a_senseless_seed_is_refused(seed):
 
 def test_an_unknown_start_lists_those_there_are():
     """The error says what there is to choose from."""
-    words = r"init must be one of 'kmeans', 'kmeans\+\+', 'random_rows', 'random', or emfuse\.Parameters, got 'pca'"
+    words = r"init must be one of 'kmeans', 'kmeans\+\+', 'random_rows', 'quantiles', 'short_runs', 'random', or emfuse\.Parameters, got 'pca'"
     with pytest.raises(ValueError, match=words):
         start(np.arange(4.0), 2, init="pca")
 
@@ -341,3 +342,55 @@ def test_a_start_leads_to_a_fit(init, structure, mixture):
     X = mixture(K=3, D=2).sample(300, random_state=0)[0]
     fit = em(X, start(X, 3, structure, init), stop=10)
     assert fit.trace[-1] > fit.trace[0]
+
+
+def test_quantiles_cut_one_feature_into_parts_of_equal_weight():
+    """By hand: six rows into three pairs; with weights, parts of (nearly) equal weight."""
+    X = np.array([5.0, 1.0, 3.0, 2.0, 6.0, 4.0])
+    p = emfuse.initialise.start(InMemory(X), 3, "full", "quantiles", np.random.default_rng(0))
+    np.testing.assert_allclose(p.means[:, 0], [1.5, 3.5, 5.5])
+    np.testing.assert_allclose(p.weights, 1 / 3)
+    heavy = InMemory(X, np.array([1.0, 3.0, 1.0, 1.0, 1.0, 1.0]))
+    labels = emfuse.initialise.quantile_labels(heavy, 2)
+    np.testing.assert_array_equal(labels, [1, 0, 1, 0, 1, 1])
+    with pytest.raises(ValueError, match="init='quantiles' needs one feature, got 2"):
+        emfuse.fit(np.ones((9, 2)), 2, init="quantiles")
+
+
+def test_weights_and_repeated_rows_have_the_same_quantiles():
+    """Weight two is the row twice."""
+    X = np.random.default_rng(0).normal(size=60)
+    v = np.random.default_rng(1).integers(1, 4, 60)
+    weighted = emfuse.initialise.start(InMemory(X, v), 3, "full", "quantiles", np.random.default_rng(0))
+    means = weighted.means[:, 0]
+    repeated = emfuse.initialise.start(InMemory(np.repeat(X, v)), 3, "full", "quantiles", np.random.default_rng(0)).means[:, 0]
+    np.testing.assert_allclose(means, repeated, atol=0.05)  # a row on a border stays whole
+
+
+def test_short_runs_climb_higher_than_the_start_alone(structure):
+    """The best of many: after ten steps no lower than ten steps from k-means, which is one of them."""
+    X = np.random.default_rng(2).normal(size=(400, 2)) + np.repeat(np.eye(4)[:, :2] * 2.5, 100, axis=0)
+    engine, kind = InMemory(X), emfuse.structures.structure_named(structure)
+    short = emfuse.initialise.start(engine, 4, structure, "short_runs", np.random.default_rng(0))
+    kmeans = emfuse.initialise.start(engine, 4, structure, "kmeans", np.random.default_rng(0))
+    ten = emfuse.em(X, kmeans, stop=10).log_likelihood
+    assert engine.sweep(short.factors).log_likelihood >= ten - 1e-9
+    assert short == emfuse.initialise.start(engine, 4, kind, "short_runs", np.random.default_rng(0))
+
+
+def test_the_first_of_many_starts_are_those_of_few():
+    """Common random numbers: start i is the same whatever n_init is; every start's score is reported, the best is kept."""
+    X = np.random.default_rng(0).normal(size=(300, 2)) + np.repeat([[0, 0], [3, 0], [0, 3]], 100, axis=0)
+    few, many = (emfuse.fit(X, 5, init="random_rows", n_init=n, random_state=7) for n in (3, 8))
+    np.testing.assert_array_equal(many.scores[:3], few.scores)
+    assert many.log_likelihood == many.scores.max() and few.log_likelihood == few.scores.max()
+    assert emfuse.fit(X, 5, init="random_rows", random_state=7).log_likelihood == few.scores[0]
+
+
+@pytest.mark.parametrize("N", [300, 30_000])
+def test_starts_side_by_side_give_the_same_bits(N):
+    """Whatever the number of threads, whether they do starts or sweeps."""
+    X = np.random.default_rng(0).normal(size=(N, 2))
+    one, two = (emfuse.fit(X, 3, n_init=4, random_state=1, stop=25, n_threads=n) for n in (1, 3))
+    assert one.parameters == two.parameters
+    np.testing.assert_array_equal(one.scores, two.scores)

@@ -6,6 +6,7 @@ import pytest
 import emfuse
 from emfuse.stopping import (
     GainBelow,
+    GradientBelow,
     Limit,
     ParametersWithin,
     RelativeGainBelow,
@@ -172,3 +173,33 @@ def test_within_nothing_is_refused(nats):
     """The mark must be above 0."""
     with pytest.raises(ValueError, match="nats must be above 0"):
         Within(nats)
+
+
+def test_the_gradients_length_is_em_s_step():
+    """By hand: a mean that moves by half a standard deviation has length 0.5 times the root of its weight."""
+    old = emfuse.Parameters.univariate([0.25, 0.75], [0.0, 9.0], [2.0, 1.0])
+    new = emfuse.Parameters.univariate([0.25, 0.75], [1.0, 9.0], [2.0, 1.0])
+    trace = Trace([-9.0, -8.0], weight=10.0, parameters=new, previous=old)
+    assert GradientBelow(0.2501)(trace) == "the gradient's length is 0.25, less than 0.2501"
+    assert GradientBelow(0.2499)(trace) is None
+    trace.promised = 0.5 * 10.0 * 0.01**2  # an acceleration has looked
+    assert GradientBelow(0.0101)(trace) == "the gradient's length is 0.01, less than 0.0101"
+    assert GradientBelow(1.0)(Trace([-9.0])) is None  # the start alone has made no step
+
+
+@pytest.mark.parametrize("acceleration", [None, "emqn", "squarem"])
+def test_a_fit_stops_where_the_gradient_is_short(acceleration):
+    """The maximum has no gradient: the shorter it is, the nearer that is; and the reason says how short."""
+    X = np.random.default_rng(0).normal(size=600) + np.repeat([0.0, 2.5], 300)
+    start = emfuse.Parameters.univariate([0.5, 0.5], [-1.0, 3.0], [1.0, 1.0])
+    rough, fine = (emfuse.em(X, start, stop=GradientBelow(n), acceleration=acceleration) for n in (1e-3, 1e-8))
+    assert rough.log_likelihood < fine.log_likelihood
+    assert fine.converged and fine.reason.startswith("the gradient's length is")
+    further = emfuse.em(X, fine.parameters, stop=50)
+    assert further.log_likelihood == pytest.approx(fine.log_likelihood, abs=1e-9)
+
+
+def test_a_norm_must_be_above_0():
+    """Nothing is shorter than 0."""
+    with pytest.raises(ValueError, match=r"norm must be above 0, got 0\.0"):
+        GradientBelow(0.0)

@@ -107,11 +107,10 @@ def test_free_parameters_are_the_dimensions_it_can_move_in(kind, K, D):
     moves = []
     for _ in range(K * D * D + 5):
         other, _ = random_scatter(kind, K, D, random)
-        there, back = (kind.matrices(kind.estimate(scatter + step * other, mass, here), K, D) for step in (1e-4, -1e-4))
-        moves.append((there - back).ravel() / 2e-4)
-    # Directions that are there have size about 1, the least of many some 1e-3; those that are not, what bends out of the family,
-    # 1e-8, the rounding of a difference, eps / 1e-4, and what a search leaves of it, 1e-12 / 1e-4.
-    assert np.linalg.matrix_rank(np.array(moves), tol=1e-5) == kind.free_parameters(K, D)
+        there, back = (kind.matrices(kind.estimate(scatter + step * other, mass, here), K, D) for step in (1e-5, -1e-5))
+        moves.append((there - back).ravel() / 2e-5)
+    # measured: directions that are there have size 0.4 or more; those that are not, 2e-6 or less, by the curvature of the family
+    assert np.linalg.matrix_rank(np.array(moves), tol=1e-3) == kind.free_parameters(K, D)
 
 
 @pytest.mark.parametrize(("K", "D"), SIZES)

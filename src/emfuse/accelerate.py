@@ -6,7 +6,9 @@ there, is taken: the likelihood never falls, and the trace is as long as the ste
 
 "emqn" is EM-preconditioned limited-memory BFGS (Jamshidian & Jennrich 1997, QN2; Lange 1995; two-loop recursion of Nocedal 1980).
 In coordinates where the complete-data information is the identity, EM's step is a gradient and its Jacobian symmetric, so that a
-quasi-Newton matrix may be built from EM's steps alone. For few features the step is the build's own, like the M step. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
+quasi-Newton matrix may be built from EM's steps alone. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
+
+For few features a step of "emqn" is the build's own, as the M step is; what is written here is the definition.
 
 Layer 3.
 """
@@ -21,6 +23,7 @@ import numpy as np
 
 from emfuse import kernels
 from emfuse._typing import Doubles
+from emfuse.maximise import promised_gain
 from emfuse.parameters import FEW_FEATURES, Factors, Parameters
 from emfuse.structures import REFINE_BELOW, NotPositiveDefinite, structure_named
 
@@ -143,26 +146,6 @@ class Coordinates:
                 2.0 * c,
             )
         )
-
-
-def promised_gain(here: Parameters, image: Parameters, weight: float) -> float:
-    """What EM's step gains to second order, nats: (n / 2) |image - here|^2 in the complete-data information at `here`."""
-    P, w = here.factors.P, here.weights
-    K, D = here.means.shape
-    d = image.means - here.means
-    weights = (np.square(image.weights - w) / np.maximum(w, 1e-290)).sum()
-    if P.ndim == 2 or D == 1:
-        flat = P.reshape(len(P), -1)
-        means = np.square(flat * d).sum(axis=1)
-        spread = np.square(np.square(flat / image.factors.P.reshape(flat.shape)) - 1.0)
-        # (1, 1): one for all; (K, 1) in D features: one for each sphere, which counts D times; else one for each feature
-        of_blocks = spread.sum(axis=1) * (D if flat.shape[1] < D else 1)
-    else:
-        means = np.square((P @ d[:, :, None])[:, :, 0]).sum(axis=1)
-        T = P @ image.covariances.reshape(P.shape) @ P.transpose(0, 2, 1)
-        of_blocks = np.square(T - np.eye(D)).sum(axis=(1, 2))
-    covariances = of_blocks.sum() if len(of_blocks) < K else w @ of_blocks
-    return float(0.5 * weight * (weights + w @ means + 0.5 * covariances))
 
 
 def _promised_early(here: Parameters, image: Parameters, weight: float, gained: float) -> float:

@@ -43,6 +43,7 @@ NOT_CONVERGED = (
     "degenerate data."
 )
 OWN_STARTS = {"emfuse-kmeans": "kmeans", "emfuse-k-means++": "kmeans++"}
+OURS = ("acceleration", "n_threads", "callback")  # parameters that scikit-learn's estimator has not
 FLOATS = (np.float64, np.float32)
 MOST_HISTORY_BYTES = 1 << 26
 
@@ -79,6 +80,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         1 prints starts and iterations, 2 also times and changes.
     verbose_interval : int, default=10
         Iterations between two lines.
+    acceleration : {"auto", "emqn", "squarem"} or None, default=None
+        Steps longer than EM's (`emfuse.accelerate`), that never lower the log-likelihood; needs `reg_covar=0`. None walks
+        scikit-learn's path.
     n_threads : int or None, default=None
         None: what `emfuse.threads.thread_count` says, all cores that this process may use if nobody does. The result is the
         same to the last bit.
@@ -134,6 +138,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "acceleration": [StrOptions({"auto", "emqn", "squarem"}), None],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "callback": [callable, None],
     }
@@ -155,6 +160,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
+        acceleration: str | None = None,
         n_threads: int | None = None,
         callback: Callable[[Progress], object] | None = None,
     ):
@@ -172,6 +178,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
+        self.acceleration = acceleration
         self.n_threads = n_threads
         self.callback = callback
 
@@ -226,7 +233,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     start,
                     stop=rule,
                     reg_covar=self.reg_covar,
-                    spare_mass=_spare_mass(rows.dtype),
+                    spare_mass=_spare_mass(rows.dtype) if self.acceleration is None else 0.0,
+                    acceleration=self.acceleration,
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
                     n_threads=self.n_threads,
                     callback=talk if self.verbose or self.callback is not None else None,
@@ -348,7 +356,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         from sklearn.mixture import GaussianMixture as Theirs
 
         check_is_fitted(self)
-        shared = {name: value for name, value in self.get_params().items() if name not in ("n_threads", "callback")}
+        shared = {name: value for name, value in self.get_params().items() if name not in OURS}
         if self.init_params in OWN_STARTS:
             shared["init_params"] = "kmeans"
         return _copy_fitted(self, Theirs(**shared))

@@ -10,6 +10,7 @@ Layer 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ KMEANS_GAIN = 1e-4  # relative fall of the within-cluster sum of squares at whic
 # them at least, which take milliseconds, and 100,000 at most. k-means++ makes do with 1,000. What follows them sees all rows.
 SHARE, LEAST_SAMPLE, MOST_SAMPLE, SEEDING_SAMPLE = 8, 10_000, 100_000, 1_000
 ROWS_A_COMPONENT = 100  # and never with less than so many rows a component
+SHORT_RUNS, SHORT_STEPS = 20, 10
 CHUNK = 1 << 18  # numbers in one temporary array
 MOST_PAIRED = 12  # features whose products are made for all components at once
 
@@ -166,23 +168,58 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
 
     init : str
         "kmeans" (k-means from a k-means++ seeding), "kmeans++" (the seeding alone), "random_rows" (K rows drawn), "random"
-        (random responsibilities); the first three assign each row to the nearest centre, in standard deviations, and where a
-        cluster has no density of its own give all of them one covariance. Of more than 10,000 rows, "kmeans" and "random" look at
-        an eighth, drawn at random: 10,000 to 100,000 of them, and at least 100 a component. "kmeans++" looks at 1,000.
+        (random responsibilities), "quantiles" (one feature: K parts of equal weight), "short_runs" (the best of 20 short EM
+        runs, one from k-means, the others from k-means++: Biernacki, Celeux & Govaert 2003). Rows go to the nearest centre, in
+        standard deviations, and where a cluster has no density of its own all of them have one covariance. Of more than
+        10,000 rows, an eighth is looked at, drawn at random: 10,000 to 100,000 of them, and at least 100 a component;
+        "kmeans++" looks at 1,000, "random_rows" at all.
     """
     kind = structure_named(structure)
+    if init == "short_runs":
+        return short_runs(engine, K, kind, random)
     if init == "random":
         engine = sample_rows(engine, _sample_size(engine, K), random)
         return maximise(statistics_of_drawn(engine, K, kind.form, random_responsibilities(engine, K, random)), kind)
-    if init not in CENTRES:
-        names = ", ".join(map(repr, (*CENTRES, "random")))
+    if init == "quantiles":
+        engine = sample_rows(engine, _sample_size(engine, K), random)
+        s = statistics_of_labels(engine, quantile_labels(engine, K), K, kind.form)
+    elif init in CENTRES:
+        s = statistics_of_nearest(engine, CENTRES[init](engine, K, random), kind.form)
+    else:
+        names = ", ".join(map(repr, (*CENTRES, "quantiles", "short_runs", "random")))
         raise ValueError(f"init must be one of {names}, or emfuse.Parameters, got {init!r}")
-    centres = CENTRES[init](engine, K, random)
-    s = statistics_of_nearest(engine, centres, kind.form)
     try:
         return maximise(s, kind)
     except CollapsedComponent:
         return maximise(_pooled(s), kind)
+
+
+def short_runs(engine: InMemory, K: int, structure: Structure, random: np.random.Generator) -> Parameters:
+    """Return what the best of 20 runs of ten EM steps has come to; runs that collapse do not count."""
+    engine = sample_rows(engine, _sample_size(engine, K), random)
+    best, most = None, -np.inf
+    for run in range(SHORT_RUNS):
+        with suppress(CollapsedComponent):
+            p = start(engine, K, structure, "kmeans++" if run else "kmeans", random)
+            for _ in range(SHORT_STEPS):
+                p = maximise(engine.sweep(p.factors), structure)
+            log_likelihood = engine.sweep(p.factors).log_likelihood
+            if log_likelihood > most:
+                best, most = p, log_likelihood
+    return start(engine, K, structure, "kmeans", random) if best is None else best
+
+
+def quantile_labels(engine: InMemory, K: int) -> Labels:
+    """Return the part of each row, (N,), where K parts of (nearly) equal weight follow each other. One feature."""
+    if engine.n_features != 1:
+        raise ValueError(f"init='quantiles' needs one feature, got {engine.n_features}; use 'kmeans' or 'short_runs'")
+    x = engine.X[:, 0]
+    order = np.argsort(x, kind="stable")
+    v = np.ones(len(x)) if engine.sample_weight is None else engine.sample_weight[order]
+    middle = np.cumsum(v) - 0.5 * v  # of each row's own share of the weight
+    labels = np.empty(len(x), dtype=np.int64)
+    labels[order] = np.minimum((K * middle / v.sum()).astype(np.int64), K - 1)
+    return labels
 
 
 def _pooled(s: SufficientStatistics) -> SufficientStatistics:

@@ -1,8 +1,8 @@
 """Which build of the fused pass runs here.
 
-A build is a module with `sweep`, `evaluate`, `factor`, `maximise` and `quasi_newton`, one keyword-only signature each; `emfuse.reference`
-defines them. The fastest that this CPU can run is used; `use` chooses another, in the same process, and so does the environment
-variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
+A build is a module with `sweep`, `evaluate`, `factor`, `maximise` and `quasi_newton`, one keyword-only signature each;
+`emfuse.reference` defines them. The fastest that this CPU can run is used; `use` chooses another, in the same process, and so
+does the environment variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
 
 Layer 1.
 """

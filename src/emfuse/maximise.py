@@ -90,10 +90,9 @@ class Floor:
 
     @cached_property
     def _constant(self) -> float:
-        """log det V + D, of the features that vary."""
-        return float(np.log(self.variances, where=self.variances > 0.0, out=np.zeros_like(self.variances)).sum()) + len(
-            self.variances
-        )
+        """Return log det V + D, of the features that vary."""
+        V = self.variances
+        return float(np.log(V, where=V > 0.0, out=np.zeros_like(V)).sum() + len(V))
 
     def shares(self, factors: Factors, mass: Doubles) -> Doubles:
         """How much of a component's variance is the floor's, feature by feature, (K, D): the sum is at most D, and about 0."""
@@ -281,3 +280,23 @@ def require_density(
         mass=mass,
         feature=d,
     )
+
+
+def promised_gain(here: Parameters, image: Parameters, weight: float) -> float:
+    """What EM's step gains to second order, nats: (n / 2) |image - here|^2 in the complete-data information at `here`."""
+    P, w = here.factors.P, here.weights
+    K, D = here.means.shape
+    d = image.means - here.means
+    weights = (np.square(image.weights - w) / np.maximum(w, 1e-290)).sum()
+    if P.ndim == 2 or D == 1:
+        flat = P.reshape(len(P), -1)
+        means = np.square(flat * d).sum(axis=1)
+        spread = np.square(np.square(flat / image.factors.P.reshape(flat.shape)) - 1.0)
+        # (1, 1): one for all; (K, 1) in D features: one for each sphere, which counts D times; else one for each feature
+        of_blocks = spread.sum(axis=1) * (D if flat.shape[1] < D else 1)
+    else:
+        means = np.square((P @ d[:, :, None])[:, :, 0]).sum(axis=1)
+        T = P @ image.covariances.reshape(P.shape) @ P.transpose(0, 2, 1)
+        of_blocks = np.square(T - np.eye(D)).sum(axis=(1, 2))
+    covariances = of_blocks.sum() if len(of_blocks) < K else w @ of_blocks
+    return float(0.5 * weight * (weights + w @ means + 0.5 * covariances))

@@ -76,13 +76,13 @@ def sweep(
         else:
             e = np.exp2(l_nk - top)
             sums = e.sum(axis=1, keepdims=True)
-            l_n = LN_2 * top[:, 0] + np.log(sums[:, 0])                 # (4)
-            r = v[:, None] * e / sums                                   # (5)
+            l_n = LN_2 * top[:, 0] + np.log(sums[:, 0])  # (4)
+            r = v[:, None] * e / sums  # (5)
         total += float(v @ l_n)
         with np.errstate(over="ignore", invalid="ignore"):
-            d = x[:, None, :] - origin                                  # (N, K, D)
+            d = x[:, None, :] - origin  # (N, K, D)
             rd = r[:, :, None] * d
-            own[0] += r.sum(axis=0)                                     # (6)
+            own[0] += r.sum(axis=0)  # (6)
             own[1] += rd.sum(axis=0)
             if second is not None:
                 terms = np.einsum("nka,nkb->kab", rd, d) if second.ndim == 3 else (rd * d).sum(axis=0)
@@ -119,22 +119,22 @@ def evaluate(
         e = np.exp2(l_nk - top)
         sums = e.sum(axis=1, keepdims=True)
         if log_density is not None:
-            log_density[rows] = LN_2 * top[:, 0] + np.log(sums[:, 0])   # (4)
+            log_density[rows] = LN_2 * top[:, 0] + np.log(sums[:, 0])  # (4)
         if responsibilities is not None:
-            responsibilities[rows] = e / sums                           # (5)
+            responsibilities[rows] = e / sums  # (5)
 
 
 def log2_densities(x: Doubles, means: Doubles, P: Doubles, log_constant: Doubles) -> Doubles:
     """l_nk of eq. 3, (N, K), in units of log2."""
     with np.errstate(over="ignore", invalid="ignore"):
-        d = x[:, None, :] - means                                       # (1)  (N, K, D)
+        d = x[:, None, :] - means  # (1)  (N, K, D)
         if P.ndim == 2:
-            y = d * P                                                   # (2)
+            y = d * P  # (2)
         else:
             triangles = np.broadcast_to(np.tril(P), (*means.shape, means.shape[1]))
-            y = np.einsum("kab,nkb->nka", triangles, d)                 # (2)
-        l_nk = LOG2_E * (log_constant - 0.5 * np.square(y).sum(axis=2))             # (3)
-    return np.where(l_nk > LEAST, l_nk, LEAST)                          # NaN compares as false
+            y = np.einsum("kab,nkb->nka", triangles, d)  # (2)
+        l_nk = LOG2_E * (log_constant - 0.5 * np.square(y).sum(axis=2))  # (3)
+    return np.where(l_nk > LEAST, l_nk, LEAST)  # NaN compares as false
 
 
 def _chunks(X: Floats, means: Doubles) -> list[slice]:
@@ -189,5 +189,5 @@ def maximise(
 
 
 def quasi_newton(**shape_and_constants: object) -> None:
-    """Return an object with the contract `kernels.QuasiNewton`, if a build has one: here `emfuse.accelerate` is the definition."""
+    """Return a `kernels.QuasiNewton`, if a build has one. Here none is: `emfuse.accelerate` is the definition."""
     return None

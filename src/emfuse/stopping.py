@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from emfuse.maximise import promised_gain
 from emfuse.parameters import Parameters
 
 
@@ -115,6 +116,32 @@ class ParametersWithin:
         if change < self.share:
             return f"weights, means and standard deviations moved by {change:.3g} at most, less than {self.share:g}"
         return None
+
+
+@dataclass(frozen=True)
+class GradientBelow:
+    """Stop when the gradient of a row's mean log-likelihood is shorter than `norm`, a number without units.
+
+    It is measured by the complete-data information, in which EM's step is the gradient: a mean that one step moves by one
+    standard deviation is 1, times the root of its component's weight. In plain EM it is that of the step before.
+    """
+
+    norm: float
+
+    def __post_init__(self) -> None:
+        if not self.norm > 0:
+            raise ValueError(f"norm must be above 0, got {self.norm!r}")
+
+    def __call__(self, trace: Trace) -> str | None:
+        """Return the reason to stop, or None."""
+        gain = getattr(trace, "promised", np.inf)
+        if not np.isfinite(gain):
+            new, old = getattr(trace, "parameters", None), getattr(trace, "previous", None)
+            if new is None or old is None:
+                return None
+            gain = promised_gain(old, new, trace.weight)
+        length = float(np.sqrt(2.0 * gain / trace.weight))
+        return f"the gradient's length is {length:.3g}, less than {self.norm:g}" if length < self.norm else None
 
 
 @dataclass(frozen=True)
