@@ -129,7 +129,7 @@ class Parameters:
         if kind.shared:
             if s.size not in (1, K) or not np.all(s == s.flat[0]):
                 raise ValueError(f"sds must be one number, or {K} equal ones, for structure {structure!r}, got {s.tolist()}")
-            s = s.reshape(-1)[:1]
+            s = np.broadcast_to(s.reshape(-1)[:1], int(np.prod(kind.shape(K, 1))))
         elif s.shape != (K,):
             raise ValueError(f"sds must have shape ({K},) as weights have, got {s.shape}")
         return cls(weights, means, np.square(s).reshape(kind.shape(K, 1)), kind)
