@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 from emfuse import engines, initialise, kernels, stopping, threads
 from emfuse.binned import Binned, fit_binned
 from emfuse.collapse import CollapseWarning
+from emfuse.constraints import Constraints
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
@@ -30,6 +31,7 @@ __all__ = [
     "Binned",
     "CollapseWarning",
     "CollapsedComponent",
+    "Constraints",
     "Fit",
     "GaussianMixture",
     "History",

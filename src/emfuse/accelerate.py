@@ -131,7 +131,7 @@ class Coordinates:
             L = self.L @ np.linalg.inv(Q)
             covariances = L @ L.transpose(0, 2, 1)
         shaped = covariances.reshape(self.kind.shape(K, D))
-        return _with_factors(Parameters.unchecked(w / w.sum(), means, shaped, self.kind))
+        return with_factors(Parameters.unchecked(w / w.sum(), means, shaped, self.kind))
 
     def size(self, step: Doubles) -> float:
         """The most that a step moves a component, in units of its own spread: a doubled weight counts 0.35."""
@@ -267,11 +267,11 @@ def _step_of_build(of_build: kernels.QuasiNewton, here: Parameters, image: Param
     made = None
     if trial:
         kind = structure_named(here.structure)
-        made = _with_factors(Parameters.unchecked(weights, means, covariances, kind, factors if trial == 1 else None))
+        made = with_factors(Parameters.unchecked(weights, means, covariances, kind, factors if trial == 1 else None))
     return Step(made, promised, promised, remaining, settled)
 
 
-def _with_factors(p: Parameters) -> Parameters | None:
+def with_factors(p: Parameters) -> Parameters | None:
     """Return the mixture, its factors made; None where it has none."""
     try:
         p.factors  # noqa: B018  raises

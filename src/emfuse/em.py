@@ -18,14 +18,15 @@ from numpy.typing import ArrayLike
 
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
-from emfuse.accelerate import ACCELERATORS
+from emfuse.accelerate import ACCELERATORS, with_factors
 from emfuse.collapse import CollapseWarning, Repair
+from emfuse.constraints import Constraints, Held
 from emfuse.engines import Engine, InMemory, cut
 from emfuse.maximise import CollapsedComponent, Floor, maximise, step
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
-from emfuse.structures import structure_named
+from emfuse.structures import STRUCTURES, structure_named
 from emfuse.threads import in_order
 
 DOUBLE_NOISE = 1e-14  # nats a row: rounding of a log-likelihood in float64
@@ -93,6 +94,7 @@ class Fit:
     distance : float                     how far below the maximum it stopped, estimated, nats; inf where nothing is known
     repairs : tuple of str               what was done about components that collapsed, a sentence each
     scores : (n_init,) float64           log-likelihood that each start came to, nats; nan where it collapsed
+    held : Held or None                  the constraints
     n_threads : int or None              how many threads `predict` and its like use; None: see `emfuse.threads`
     """
 
@@ -108,6 +110,7 @@ class Fit:
     distance: float = field(default=float("inf"), repr=False)
     repairs: tuple[str, ...] = field(default=(), repr=False)
     scores: Doubles = field(default_factory=lambda: np.empty(0), repr=False)
+    held: Held | None = field(default=None, repr=False)
 
     @property
     def log_likelihood(self) -> float:
@@ -116,8 +119,8 @@ class Fit:
 
     @property
     def free_parameters(self) -> int:
-        """Number of free parameters."""
-        return self.parameters.free_parameters
+        """Number of free parameters, as constraints leave them."""
+        return self.parameters.free_parameters if self.held is None else self.held.free_parameters
 
     @property
     def aic(self) -> float:
@@ -166,6 +169,7 @@ def em(
     reg_covar: float = 0.0,
     variance_floor: float = 0.0,
     acceleration: str | None = None,
+    constraints: Constraints | None = None,
     on_collapse: str = "raise",
     history: bool = False,
     sample_weight: ArrayLike | None = None,
@@ -187,6 +191,7 @@ def em(
         are, for its variances. What is maximised, and traced, is then less than the log-likelihood by what
         `emfuse.maximise.Floor` says
     acceleration : str or None    "emqn" ("auto" is the same) or "squarem": see `emfuse.accelerate`; None: plain EM
+    constraints : Constraints or None    what is fixed, and what goes together (`emfuse.Constraints`); the start is made to hold
     on_collapse : str        what to do about a component that is left without rows, or whose variance is gone, or more than half
         the floor's (below 1e-8; a higher floor is a prior): "raise" CollapsedComponent; "restart" it elsewhere, three times, then
         drop it; "drop" it and go on with the others; "floor": let it rest on the floor. Warns where one is dropped or rests
@@ -211,6 +216,7 @@ def em(
         reg_covar=reg_covar,
         variance_floor=variance_floor,
         acceleration=acceleration,
+        constraints=constraints,
         history=history,
         n_threads=n_threads,
         callback=callback,
@@ -231,6 +237,7 @@ def _climb(
     reg_covar: float,
     variance_floor: float,
     acceleration: str | None,
+    constraints: Constraints | None,
     history: bool,
     n_threads: int | None,
     callback: Callable[[Progress], object] | None,
@@ -255,9 +262,13 @@ def _climb(
     rule = stopping.as_rule(stop)
     structure = structure_named(start.structure)
     floor = _floor(engine, variance_floor, repair.policy)
-    parameters = start
+    held = None if constraints is None else constraints.held(start)
+    if held is not None and repair.policy in ("restart", "drop"):
+        repair.policy = "raise"  # a component that is named in a constraint cannot be done without
+    parameters = start if held is None else held.project(start)
     parameters.factors  # noqa: B018  before the clock starts: the first ones load SciPy
     trace = Trace(weight=engine.weight, parameters=start)
+    rules: dict[str, Any] = {"reg_covar": reg_covar, "spare_mass": spare_mass, "floor": floor, "held": held}
     noise = float(getattr(engine, "noise", DOUBLE_NOISE))
     kept = History()
     show = _Display(verbose)
@@ -274,11 +285,19 @@ def _climb(
 
     def image_of(p: Parameters, s: SufficientStatistics) -> Parameters:
         """The M step; with sums taken again about the new means where these are far from the old."""
-        image, far = step(s, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
-        if far:
-            again = sweep(p, image.means)
-            image = maximise(again, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
-        return image
+        image, far = step(s, structure, before=p, **rules)
+        return maximise(sweep(p, image.means), structure, before=p, **rules) if far else image
+
+    def inside(trial: Parameters | None) -> Parameters | None:
+        """A trial made to hold, and to have the structure: it does but for rounding, or to first order."""
+        if trial is not None and held is not None:
+            trial = held.project(trial)
+        elif trial is not None and structure.name not in STRUCTURES:
+            w, C = trial.weights, trial.covariances
+            shape = structure.factor_shape(*trial.means.shape)
+            scatter = (w.reshape((-1,) + (1,) * (C.ndim - 1)) * C).reshape(shape)
+            trial = Parameters.unchecked(w, trial.means, structure.estimate(scatter, w, before=parameters.covariances), structure)
+        return None if trial is None else with_factors(trial)
 
     def watch() -> object:
         """Tell whoever wants to know; the callback's answer."""
@@ -304,7 +323,7 @@ def _climb(
             if accelerator is not None:  # rules may ask it how much is left
                 image = image_of(parameters, statistics) if image is None else image
                 ahead = accelerator.step(parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
-                trial, asked = ahead.trial, ahead.asked
+                trial, asked = inside(ahead.trial), ahead.asked
                 trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
             reason = rule(trace)
             if answer and not reason:
@@ -348,6 +367,7 @@ def _climb(
         n_threads=n_threads,
         distance=max(0.0, trace.remaining if acceleration is not None else stopping.aitken(trace)),
         repairs=tuple(repair.done),
+        held=held,
         scores=np.array([statistics.log_likelihood]),
     )
     return made, repair.look(parameters, statistics, floor)
@@ -379,6 +399,8 @@ def fit(
     reg_covar: float = 0.0,
     variance_floor: float = VARIANCE_FLOOR,
     acceleration: str | None = "auto",
+    constraints: Constraints | None = None,
+    sd: float | None = None,
     on_collapse: str = "restart",
     history: bool = False,
     n_threads: int | None = None,
@@ -401,6 +423,9 @@ def fit(
         are in `Fit.scores`, and one that collapses is passed over
     stop : rule or int       default: within 1e-6 nats of the maximum by estimate (for each 1,000 rows), or 10,000 sweeps
     acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
+    constraints : Constraints or None    as in `em`; a start's components are put in the
+        order that suits them best
+    sd : float or None       short for one known standard deviation: `Constraints(sds=[sd] * K)`; one feature
     on_collapse : str        as in `em`, from where `CollapseWarning` comes too
     reg_covar, variance_floor, history, n_threads, callback, verbose    as in `em`
 
@@ -413,6 +438,10 @@ def fit(
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
     Repair(on_collapse)  # raises
+    if sd is not None:
+        if constraints is not None:
+            raise ValueError("sd is short for constraints=Constraints(sds=[...]): give one of them")
+        constraints = Constraints(sds=[sd] * K)
     seeds = initialise.generator(random_state)
     numbers = [int(seeds.integers(1 << 62)) for _ in range(1 if isinstance(init, Parameters) else n_init)]
     quiet = callback is None and not verbose
@@ -425,6 +454,10 @@ def fit(
         random = np.random.default_rng(number)
         try:
             start = init if isinstance(init, Parameters) else initialise.start(engine, K, kind, init, random)
+            if constraints is not None and not isinstance(init, Parameters):
+                few = initialise.sample_rows(engine, initialise.LEAST_SAMPLE, random)
+                orders = constraints.held(start).orders(start)
+                start = max(orders, key=lambda p: few.sweep(p.factors).log_likelihood)
             return _climb(
                 engine,
                 start,
@@ -433,6 +466,7 @@ def fit(
                 reg_covar=reg_covar,
                 variance_floor=variance_floor,
                 acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
+                constraints=constraints,
                 history=history,
                 n_threads=n_threads,
                 callback=callback,

@@ -15,9 +15,10 @@ import numpy as np
 
 from emfuse import kernels
 from emfuse._typing import Doubles
+from emfuse.constraints import Held
 from emfuse.parameters import FEW_FEATURES, Factors, Parameters
 from emfuse.statistics import SufficientStatistics, in_form_of
-from emfuse.structures import EPS, REFINE_BELOW, NotPositiveDefinite, Structure, structure_named
+from emfuse.structures import EPS, REFINE_BELOW, STRUCTURES, NotPositiveDefinite, Structure, structure_named
 
 # Sums of rows carry rounding of a few eps. What is left of a feature's variance given the features before it must be 1 / this of
 # what that rounding can make there, or more: else the density is made of rounding, as for a column that repeats others.
@@ -109,17 +110,22 @@ def maximise(
     reg_covar: float = 0.0,
     spare_mass: float = 0.0,
     floor: Floor | None = None,
+    before: Parameters | None = None,
+    held: Held | None = None,
 ) -> Parameters:
     """Return the parameters that maximise the expected log-likelihood of `statistics`.
 
-    structure : "full", "tied", "diag" or "spherical"; `second` has a scatter for each component, or the form of the structure's P
+    structure : one of `emfuse.structures`; `second` has a scatter for each component, or the form of the structure's P
     reg_covar : float     added to every variance, data units squared
     spare_mass : float    added to every mass before dividing by it
     floor : Floor or None
+    before : Parameters or None    what was swept: where structures that are found by iteration start, and constraints
+    held : Held or None            constraints; they need `before`
 
     Raises CollapsedComponent where a component has no rows or no density left.
     """
-    parameters, far = step(statistics, structure_named(structure), reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
+    kind = structure_named(structure)
+    parameters, far = step(statistics, kind, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor, before=before, held=held)
     if far:
         require_density(parameters, statistics, reg_covar, floor)
     return parameters
@@ -132,15 +138,20 @@ def step(
     reg_covar: float = 0.0,
     spare_mass: float = 0.0,
     floor: Floor | None = None,
+    before: Parameters | None = None,
+    held: Held | None = None,
 ) -> tuple[Parameters, bool]:
     """As `maximise`; also whether some mean moved so far from the sums' origin that equation 8 cancels.
 
     The means are then good as the origin of another sweep; the covariances have not been looked at, and are good for nothing.
     """
-    plain = _step_of_build(statistics, structure, reg_covar, spare_mass, floor)
-    if plain is not None:
-        return plain
-    parameters = estimate(statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor)
+    if held is None and structure.name in STRUCTURES:
+        plain = _step_of_build(statistics, structure, reg_covar, spare_mass, floor)
+        if plain is not None:
+            return plain
+    parameters = estimate(
+        statistics, structure, reg_covar=reg_covar, spare_mass=spare_mass, floor=floor, before=before, held=held
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         move = np.square(parameters.means - statistics.origin)
         far = bool((move > RECENTRE_ABOVE * parameters.variances).any())
@@ -191,6 +202,8 @@ def estimate(
     reg_covar: float = 0.0,
     spare_mass: float = 0.0,
     floor: Floor | None = None,
+    before: Parameters | None = None,
+    held: Held | None = None,
 ) -> Parameters:
     """As `maximise`, without asking whether the covariances are positive definite."""
     mass = statistics.mass + spare_mass
@@ -203,24 +216,28 @@ def estimate(
             mass=0.0,
             feature=None,
         )
-    origin, first, second = statistics.origin, statistics.first, statistics.second
+
+    def finish(scatter: Doubles) -> tuple[Doubles, Doubles]:
+        """With the floor's scatter, and of how many rows it is then."""
+        if floor is None:
+            return scatter, mass
+        added = floor.scatter if scatter.ndim == 2 else np.diag(floor.scatter)
+        return scatter + in_form_of(scatter, np.broadcast_to(added, (len(mass), *added.shape))), mass + floor.rows
+
+    if held is not None:
+        assert before is not None
+        parameters = held.estimate(statistics, before, finish)
+        if not reg_covar:
+            return parameters
+        covariances = held.free_covariances(structure.add_to_diagonal(parameters.covariances, reg_covar))
+        return Parameters.unchecked(parameters.weights, parameters.means, covariances, structure)
+    origin, first = statistics.origin, statistics.first
     t = first / mass[:, None] if not spare_mass else (first - spare_mass * origin) / mass[:, None]
-    # The scatter about origin + t, for any t: second - t first' - first t' + mass t t'; with t = first / mass it is (8).
-    half = first - (0.5 * statistics.mass)[:, None] * t
-    if second.ndim == 2:
-        change = 2.0 * t * half
-    else:
-        cross = t[:, :, None] * half[:, None, :]
-        change = cross + cross.transpose(0, 2, 1)
+    scatter = statistics.scatter(t)
     if spare_mass and structure.name != "full":
-        change = change - _left_by_spare_mass(statistics, mass, spare_mass)
-    scatter = second - in_form_of(second, change)
-    held = mass
-    if floor is not None:
-        added = floor.scatter if second.ndim == 2 else np.diag(floor.scatter)
-        scatter = scatter + in_form_of(second, np.broadcast_to(added, (len(mass), *added.shape)))
-        held = mass + floor.rows
-    covariances = structure.estimate(scatter, held)
+        scatter = scatter + in_form_of(scatter, _left_by_spare_mass(statistics, mass, spare_mass))
+    scatter, rows = finish(scatter)
+    covariances = structure.estimate(scatter, rows, before=None if before is None else before.covariances)
     if reg_covar:
         covariances = structure.add_to_diagonal(covariances, reg_covar)
     return Parameters.unchecked(mass / mass.sum(), origin + t, covariances, structure)

@@ -62,6 +62,19 @@ class SufficientStatistics:
         self.weight += other.weight
         return self
 
+    def scatter(self, t: Doubles) -> Doubles:
+        """Return the scatters about origin + t, t (K, D), in the form of `second`: second - t first' - first t' + mass t t'.
+
+        For t = first / mass, the means, it is mass times (8).
+        """
+        half = self.first - (0.5 * self.mass)[:, None] * t
+        if self.second.ndim == 2:
+            change = 2.0 * t * half
+        else:
+            cross = t[:, :, None] * half[:, None, :]
+            change = cross + cross.transpose(0, 2, 1)
+        return np.asarray(self.second - in_form_of(self.second, change))
+
     def about(self, origin: Doubles) -> SufficientStatistics:
         """Return the same statistics about another origin (K, D).
 
