@@ -199,7 +199,7 @@ def test_the_history_has_a_line_a_sweep(run):
 
 def test_a_fit_that_meets_its_limit_warns(run):
     """The result is printed, exit code 0, and stderr says in one line that it did not converge."""
-    code, out, err = run("fit", FAITHFUL, "-k", 2, "--max-sweeps", 2)
+    code, out, err = run("fit", FAITHFUL, "-k", 2, "--max-sweeps", 2, "--init", "kmeans")
     assert (code, value(out, "sweeps")) == (0, 2)
     assert err == (
         "emfuse: warning: the fit did not converge: the limit of 2 sweeps was reached; raise --max-sweeps, or ask for fewer "

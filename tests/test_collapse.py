@@ -34,10 +34,10 @@ def test_raise_names_component_mass_and_feature():
 def test_drop_goes_on_without_it_and_says_so():
     """One component fewer, the maximum of two components, a warning that names it, and the record in the fit."""
     X = outlier()
-    with pytest.warns(CollapseWarning, match="component 2 collapsed on 1 rows, in feature 0, and was dropped"):
+    with pytest.warns(CollapseWarning, match="component 2 of 3 collapsed on 1 rows, in feature 0, and was dropped"):
         made = em(X, ON_OUTLIER, on_collapse="drop")
     assert made.parameters.n_components == 2 and made.converged
-    assert made.repairs == ("component 2 collapsed on 1 rows, in feature 0, and was dropped",)
+    assert made.repairs == ("component 2 of 3 collapsed on 1 rows, in feature 0, and was dropped",)
     two = Parameters.univariate([0.5, 0.5], [0.0, 6.0], [1.0, 1.0])
     assert made.log_likelihood == pytest.approx(em(X, two).log_likelihood, rel=1e-7)  # the stop's own tightness
     assert made.free_parameters == 5

@@ -28,6 +28,7 @@ import numpy as np
 
 import emfuse
 from emfuse import engines, kernels, stopping, tables, threads
+from emfuse.structures import ALIASES, ALL_STRUCTURES
 
 INTERRUPTED, UNREAD = 130, 141  # 128 + SIGINT, 128 + SIGPIPE: what a shell reports
 
@@ -324,13 +325,17 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--columns", metavar="A,B", type=_names, help=f"{chosen} (default: all)")
     fit.add_argument("--weights", metavar="COL", help="column of row weights, name or number; weight 2 is the row twice")
     fit.add_argument(
-        "--structure", choices=("full", "tied", "diag", "spherical"), default="full", help="of covariances (default: %(default)s)"
+        "--structure",
+        metavar="NAME",
+        choices=(*ALL_STRUCTURES, *ALIASES),
+        default="full",
+        help="of covariances: full, tied, diag, spherical, or one of mclust's, such as VVE (default: %(default)s)",
     )
     fit.add_argument("--seed", metavar="N", type=_whole, help="seeds the start (default: the same start every time)")
     fit.add_argument(
         "--init",
-        choices=("kmeans", "kmeans++", "random_rows", "random"),
-        default="kmeans",
+        choices=("short_runs", "kmeans", "kmeans++", "quantiles", "random_rows", "random"),
+        default="short_runs",
         help="the start (default: %(default)s)",
     )
     fit.add_argument("--n-init", metavar="N", type=_count, default=1, help="starts, of which the best is kept (default: 1)")

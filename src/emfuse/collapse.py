@@ -48,10 +48,10 @@ class Repair:
         rest = _without(before, k)
         if self.policy == "restart" and self._left:
             self._left -= 1
-            self.done.append(f"component {k} collapsed {where}, and was started again")
+            self.done.append(f"component {k} of {before.n_components} collapsed {where}, and was started again")
             self._random = np.random.default_rng(0) if self._random is None else self._random
             return _with_another(rest, before, k, self._random)
-        self.done.append(f"component {k} collapsed {where}, and was dropped")
+        self.done.append(f"component {k} of {before.n_components} collapsed {where}, and was dropped")
         return rest
 
     def look(self, parameters: Parameters, statistics: SufficientStatistics, floor: Floor | None) -> list[str]:

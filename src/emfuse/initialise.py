@@ -29,7 +29,8 @@ KMEANS_GAIN = 1e-4  # relative fall of the within-cluster sum of squares at whic
 # them at least, which take milliseconds, and 100,000 at most. k-means++ makes do with 1,000. What follows them sees all rows.
 SHARE, LEAST_SAMPLE, MOST_SAMPLE, SEEDING_SAMPLE = 8, 10_000, 100_000, 1_000
 ROWS_A_COMPONENT = 100  # and never with less than so many rows a component
-SHORT_RUNS, SHORT_STEPS = 20, 10
+SHORT_RUNS, SHORT_STEPS, SHORT_SAMPLE, LEAST_RUNS = 20, 10, 4_000, 4
+SAME = 1e-6  # nats a row: nearer log-likelihoods count as equal
 CHUNK = 1 << 18  # numbers in one temporary array
 MOST_PAIRED = 12  # features whose products are made for all components at once
 
@@ -168,11 +169,11 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
 
     init : str
         "kmeans" (k-means from a k-means++ seeding), "kmeans++" (the seeding alone), "random_rows" (K rows drawn), "random"
-        (random responsibilities), "quantiles" (one feature: K parts of equal weight), "short_runs" (the best of 20 short EM
-        runs, one from k-means, the others from k-means++: Biernacki, Celeux & Govaert 2003). Rows go to the nearest centre, in
-        standard deviations, and where a cluster has no density of its own all of them have one covariance. Of more than
-        10,000 rows, an eighth is looked at, drawn at random: 10,000 to 100,000 of them, and at least 100 a component;
-        "kmeans++" looks at 1,000, "random_rows" at all.
+        (random responsibilities), "quantiles" (one feature: K parts of equal weight), "short_runs" (the best of 20 runs of ten
+        EM steps, a third of them from k-means, the others from k-means++: Biernacki, Celeux & Govaert 2003). Rows go to the
+        nearest centre, in standard deviations, and where a cluster has no density of its own all of them have one covariance.
+        Of more than 10,000 rows, an eighth is looked at, drawn at random: 10,000 to 100,000 of them, and at least 100 a
+        component; "kmeans++" looks at 1,000, "short_runs" at 4,000, "random_rows" at all.
     """
     kind = structure_named(structure)
     if init == "short_runs":
@@ -195,16 +196,20 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
 
 
 def short_runs(engine: InMemory, K: int, structure: Structure, random: np.random.Generator) -> Parameters:
-    """Return what the best of 20 runs of ten EM steps has come to; runs that collapse do not count."""
-    engine = sample_rows(engine, _sample_size(engine, K), random)
+    """Return what the best of some short runs of EM has come to; runs that collapse do not count.
+
+    With so many components and features that 4,000 rows are too few for them, more rows are looked at, in fewer runs.
+    """
+    rows = max(SHORT_SAMPLE, K * max(ROWS_A_COMPONENT, 10 * engine.n_features))
+    engine = sample_rows(engine, rows, random)
     best, most = None, -np.inf
-    for run in range(SHORT_RUNS):
+    for run in range(max(LEAST_RUNS, SHORT_RUNS * SHORT_SAMPLE // rows) if K > 1 else 1):
         with suppress(CollapsedComponent):
-            p = start(engine, K, structure, "kmeans++" if run else "kmeans", random)
+            p = start(engine, K, structure, "kmeans++" if run % 3 else "kmeans", random)
             for _ in range(SHORT_STEPS):
-                p = maximise(engine.sweep(p.factors), structure)
+                p = maximise(engine.sweep(p.factors), structure, before=p)
             log_likelihood = engine.sweep(p.factors).log_likelihood
-            if log_likelihood > most:
+            if log_likelihood > most + SAME * engine.weight:  # of runs to one maximum the first, whatever rounding says
                 best, most = p, log_likelihood
     return start(engine, K, structure, "kmeans", random) if best is None else best
 
