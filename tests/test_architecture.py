@@ -29,6 +29,8 @@ LAYERS = {
     "initialise": 3,
     "em": 3,
     "binned": 3,
+    "mixtools": 4,
+    "many": 4,
     "estimator": 4,
     "tables": 4,
     "plots": 5,

@@ -588,3 +588,67 @@ def test_every_structure_climbs_and_keeps_its_shape(name, acceleration):
     )  # fmt: skip
     np.testing.assert_allclose(inside, p.covariances, rtol=1e-6, atol=1e-8)  # a member of the family is its own estimate
     assert made.log_likelihood >= em(X, start, stop=300).log_likelihood - 1e-3
+
+
+# ------------------------------------------------------------------ the build's own loop
+
+RULES = {
+    "steps": 25,
+    "tight": emfuse.stopping.TIGHT,
+    "at the maximum": emfuse.stopping.AT_MAXIMUM,
+    "twelve sweeps": emfuse.stopping.SweepLimit(12),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
+@pytest.mark.parametrize("floor", [0.0, 1e-16, 1e-3])
+@pytest.mark.parametrize("D", [1, 3])
+def test_the_builds_own_loop_is_pythons(build, structure, D, floor, acceleration, rule):
+    """Without a callback few rows are climbed in compiled code: the same trace, parameters, reason and count of sweeps."""
+    random = np.random.default_rng(1)
+    X = random.normal(size=(200, D)) + 2.0 * random.integers(3, size=200)[:, None]
+    v = random.uniform(0.5, 2.0, 200) if D == 3 else None
+    start = emfuse.initialise.start(emfuse.InMemory(X, v), 3, structure, "kmeans", np.random.default_rng(0))
+    how = {"stop": RULES[rule], "acceleration": acceleration, "variance_floor": floor, "sample_weight": v}
+    own, python = em(X, start, **how), em(X, start, **how, callback=lambda _: None)
+    assert (own.reason.split()[-3:], own.converged) == (python.reason.split()[-3:], python.converged)
+    # penalties are added up in another order; and a step of an acceleration is a quotient of differences of such values
+    np.testing.assert_allclose(own.trace, python.trace, rtol=1e-13 if acceleration is None else 1e-10)
+    assert own.sweeps == python.sweeps
+    np.testing.assert_allclose(own.parameters.means, python.parameters.means, rtol=1e-6)
+    np.testing.assert_allclose(own.parameters.covariances, python.parameters.covariances, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(own.statistics.mass, python.statistics.mass, rtol=1e-6)
+    assert own.statistics.log_likelihood == own.log_likelihood == pytest.approx(python.log_likelihood, rel=1e-12)
+    assert own.distance == pytest.approx(python.distance, rel=0.1, abs=1e-7)
+
+
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
+def test_what_is_not_plain_goes_on_in_python(build, acceleration):
+    """Nearly collinear features are left to LAPACK, a collapse and a far row to the errors: as without the build's own loop."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=300) + np.repeat([0.0, 4.0, 8.0], 100)
+    X = np.column_stack([x, x + 1e-5 * random.normal(size=300)])
+    start = from_labels(X, np.repeat([0, 1, 2], 100))
+    own, python = (em(X, start, stop=30, acceleration=acceleration, callback=c) for c in (None, lambda _: None))
+    np.testing.assert_allclose(own.trace, python.trace, rtol=1e-9)
+    with pytest.raises(CollapsedComponent):
+        em(np.append(x, 99.0), emfuse.Parameters.univariate([0.9, 0.1], [4.0, 99.0], [3.0, 0.1]), acceleration=acceleration)
+    with pytest.raises(ValueError, match="row 300 of X"):
+        em(np.append(x, 1e200), emfuse.Parameters.univariate([0.5, 0.5], [0.0, 4.0], [1.0, 1.0]), acceleration=acceleration)
+
+
+def test_ctrl_c_ends_the_builds_own_loop(run):
+    """A signal is heard while the loop is in compiled code."""
+    code = (
+        "import _thread, os, threading, numpy as np, emfuse\n"
+        "X = np.random.default_rng(0).normal(size=(900, 4))\n"
+        "p = emfuse.initialise.start(emfuse.InMemory(X), 9, 'full', 'kmeans', np.random.default_rng(0))\n"
+        "threading.Timer(0.3, _thread.interrupt_main).start()\n"
+        "try:\n"
+        "    emfuse.em(X, p, stop=10**9)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('heard', flush=True)\n"
+        "    os._exit(0)\n"  # under -c Python itself may end by the signal that was heard
+    )
+    assert run(code, env={"EMFUSE_NUM_THREADS": "1"}) == "heard"

@@ -18,13 +18,14 @@ from emfuse.constraints import Constraints
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
+from emfuse.many import Fits, fit_many
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import NotPositiveDefinite
 
 if TYPE_CHECKING:
-    from emfuse import plots
+    from emfuse import mixtools, plots
     from emfuse.estimator import GaussianMixture
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "CollapsedComponent",
     "Constraints",
     "Fit",
+    "Fits",
     "GaussianMixture",
     "History",
     "InMemory",
@@ -45,11 +47,13 @@ __all__ = [
     "engines",
     "fit",
     "fit_binned",
+    "fit_many",
     "from_labels",
     "from_responsibilities",
     "initialise",
     "kernels",
     "maximise",
+    "mixtools",
     "plots",
     "stopping",
     "threads",
@@ -61,6 +65,6 @@ def __getattr__(name: str) -> object:
 
     if name == "GaussianMixture":
         return importlib.import_module("emfuse.estimator").GaussianMixture
-    if name == "plots":
-        return importlib.import_module("emfuse.plots")
+    if name in ("mixtools", "plots"):
+        return importlib.import_module(f"emfuse.{name}")
     raise AttributeError(f"module 'emfuse' has no attribute {name!r}")

@@ -4,8 +4,11 @@
 
 cimport numpy as cnp
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
+from libcpp cimport bool
+from libcpp.vector cimport vector
+from cpython.exc cimport PyErr_CheckSignals
 
 cnp.import_array()
 
@@ -72,6 +75,56 @@ cdef extern from "_accelerate.h" nogil:
         void refuse()
         Point tried()
         const double* constant_of_tried()
+
+
+cdef extern from "_climb.h" nogil:
+    cdef enum Ending: STOPPED, LEFT_ALONE, NO_MEMORY, INTERRUPTED
+    cdef cppclass Rows:
+        Data data
+        const double* v
+        double weight
+        ptrdiff_t group
+    cdef cppclass Stop:
+        double within
+        double gain_a_row
+        ptrdiff_t most_sweeps
+        ptrdiff_t steps
+        double noise
+    cdef cppclass Mix:
+        vector[double] w, mu, C, P, c
+    cdef cppclass Sums:
+        vector[double] mass, first, second
+        double log_likelihood
+    cdef cppclass Climb:
+        Climb(const Rows& rows, int form, ptrdiff_t K, const Rules& rules, double floor_constant, const Stop& stop) except +
+        Ending run(Emqn* emqn, bool (*interrupted)() noexcept nogil) except +
+        ptrdiff_t numbers
+        Mix here
+        Sums sums
+        vector[double] trace
+        ptrdiff_t sweeps
+        double promised, remaining
+        bint settled
+
+
+cdef extern from "_many.h" nogil:
+    cdef enum Outcome: CONVERGED, AT_LIMIT, NOT_PLAINLY, TOO_FEW_ROWS, NOT_FINITE, OUT_OF_MEMORY
+    cdef cppclass Wish:
+        int form
+        ptrdiff_t K, D, warm_up, starts
+        Rules rules
+        double variance_floor
+        Stop stop
+        bint accelerate, by_parts
+        Limits limits
+        uint64_t seed
+    cdef cppclass Result:
+        double* weights
+        double* means
+        double* covariances
+        double log_likelihood, distance
+        ptrdiff_t sweeps
+    Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const double* v, ptrdiff_t N, Result* result) except +
 
 
 cdef int describe(cnp.ndarray X, Data* data) except -1:
@@ -260,3 +313,123 @@ cdef class QuasiNewton:
 def quasi_newton(**shape_and_constants):
     """Return a `QuasiNewton`."""
     return QuasiNewton(**shape_and_constants)
+
+
+cdef bool interrupted() noexcept nogil:
+    """Whether a signal's handler has raised, Ctrl-C's for one; the error is left set."""
+    with gil:
+        return PyErr_CheckSignals() < 0
+
+
+cdef int raise_what_is_set() except? -1:
+    return -1
+
+
+def climb(*, cnp.ndarray X not None, cnp.ndarray sample_weight, double weight, ptrdiff_t group, double noise,
+          cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray P not None,
+          cnp.ndarray log_constant not None, cnp.ndarray mass not None, cnp.ndarray first not None, cnp.ndarray second not None,
+          double reg_covar, double spare_mass, cnp.ndarray floor, double floor_rows, double floor_constant, double most_floor,
+          double far, double least_left, double most_rounding, double least_sd, double within, double gain_a_row,
+          ptrdiff_t most_sweeps, ptrdiff_t steps, QuasiNewton accelerator):
+    """Climb from a mixture by EM, in place, until a rule says so; and fill the statistics under it.
+
+    Returns (whether a rule stopped it, trace, sweeps, promised, remaining, settled, log-likelihood).
+    """
+    cdef Rows rows
+    cdef Mixture mixture
+    cdef Rules rules
+    cdef Stop stop
+    describe(X, &rows.data)
+    describe_mixture(means, P, log_constant, rows.data.D, &mixture)
+    cdef ptrdiff_t K = mixture.K, D = rows.data.D, size = size_of(mixture.form, K, D)
+    rows.v = doubles(sample_weight, rows.data.N, "sample_weight") if sample_weight is not None else NULL
+    rows.weight, rows.group = weight, group
+    rules.reg_covar, rules.spare_mass, rules.far = reg_covar, spare_mass, far
+    rules.least_left, rules.most_rounding, rules.least_sd = least_left, most_rounding, least_sd
+    rules.floor = doubles(floor, D, "floor") if floor is not None else NULL
+    rules.floor_rows, rules.most_floor = floor_rows, most_floor
+    stop.within, stop.gain_a_row, stop.most_sweeps, stop.steps, stop.noise = within, gain_a_row, most_sweeps, steps, noise
+    arrays = ((weights, K), (means, K * D), (covariances, size), (P, size), (log_constant, K), (mass, K), (first, K * D), (second, size))
+    cdef double* at[8]
+    cdef ptrdiff_t lengths[8]
+    cdef ptrdiff_t i
+    for i, (array, length) in enumerate(arrays):
+        at[i], lengths[i] = doubles(array, length, "a mixture and its statistics", True), length
+    cdef Climb* it = new Climb(rows, mixture.form, K, rules, floor_constant, stop)
+    cdef Emqn* emqn = accelerator.emqn if accelerator is not None else NULL
+    cdef Ending ending
+    cdef vector[double]* kept[8]
+    try:
+        kept[0], kept[1], kept[2], kept[3], kept[4] = &it.here.w, &it.here.mu, &it.here.C, &it.here.P, &it.here.c
+        kept[5], kept[6], kept[7] = &it.sums.mass, &it.sums.first, &it.sums.second
+        for i in range(5):
+            memcpy(kept[i].data(), at[i], lengths[i] * sizeof(double))
+        with nogil:
+            ending = it.run(emqn, interrupted)
+        if ending == INTERRUPTED:
+            raise_what_is_set()
+        if ending == NO_MEMORY:
+            raise MemoryError("no memory for the scratch of a sweep")
+        for i in range(8):
+            memcpy(at[i], kept[i].data(), lengths[i] * sizeof(double))
+        return (ending == STOPPED, [it.trace[i] for i in range(<ptrdiff_t>it.trace.size())], it.sweeps, it.promised, it.remaining,
+                it.settled, it.sums.log_likelihood)
+    finally:
+        del it
+
+
+def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end, str form,
+               ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor, double most_floor,
+               double far, double least_left, double most_rounding, double least_sd, double within, double gain_a_row,
+               ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase, double radius,
+               double curvature, double least_weight, double look_below, double most_log, cnp.ndarray weights not None,
+               cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None,
+               cnp.ndarray distance not None, cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
+    """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs."""
+    cdef Data data
+    describe(X, &data)
+    cdef ptrdiff_t M = cnp.PyArray_SIZE(offsets) - 1, D = data.D
+    cdef const double* x = doubles(X, data.N * D, "X")
+    cdef const double* v = doubles(sample_weight, data.N, "sample_weight") if sample_weight is not None else NULL
+    for array in (offsets, sweeps, outcome):
+        if array.dtype != "int64" or not array.flags.c_contiguous:
+            raise TypeError("offsets, sweeps and outcome must be C-ordered int64 arrays")
+    if sweeps.size != M or outcome.size != M or not 0 <= begin <= end <= M:
+        raise TypeError("sweeps and outcome must have an entry for each data set")
+    if M and (offsets[0] != 0 or offsets[M] != data.N or (offsets[1:] < offsets[:-1]).any()):
+        raise ValueError("offsets must rise from 0 to the number of rows")
+    cdef const int64_t* at = <const int64_t*>cnp.PyArray_DATA(offsets)
+    cdef int64_t* swept = <int64_t*>cnp.PyArray_DATA(sweeps)
+    cdef int64_t* ended = <int64_t*>cnp.PyArray_DATA(outcome)
+    cdef Wish wish
+    wish.form = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}[form]
+    wish.K, wish.D, wish.starts, wish.seed, wish.by_parts, wish.accelerate = K, D, starts, seed, by_parts, accelerate
+    wish.variance_floor, wish.warm_up = variance_floor, warm_up
+    wish.rules.reg_covar, wish.rules.spare_mass, wish.rules.far = 0, 0, far
+    wish.rules.floor = NULL
+    wish.rules.least_left, wish.rules.most_rounding, wish.rules.least_sd = least_left, most_rounding, least_sd
+    wish.rules.most_floor = most_floor
+    wish.stop.within, wish.stop.gain_a_row, wish.stop.most_sweeps, wish.stop.steps = within, gain_a_row, most_sweeps, steps
+    wish.stop.noise = noise
+    wish.limits.pairs, wish.limits.rebase, wish.limits.radius, wish.limits.curvature = pairs, rebase, radius, curvature
+    wish.limits.least_weight, wish.limits.look_below, wish.limits.most_log = least_weight, look_below, most_log
+    wish.limits.least_left = least_left
+    cdef ptrdiff_t size = size_of(wish.form, K, D), i
+    cdef double* w = doubles(weights, M * K, "weights", True)
+    cdef double* mu = doubles(means, M * K * D, "means", True)
+    cdef double* C = doubles(covariances, M * size, "covariances", True)
+    cdef double* L = doubles(log_likelihood, M, "log_likelihood", True)
+    cdef double* left = doubles(distance, M, "distance", True)
+    cdef Result result
+    cdef const double* own
+    with nogil:
+        for i in range(begin, end):
+            result.weights, result.means, result.covariances = w + i * K, mu + i * K * D, C + i * size
+            result.sweeps = 0
+            own = v
+            if v != NULL:
+                own = v + at[i]
+            ended[i] = fit_one(wish, i, x + at[i] * D, own, at[i + 1] - at[i], &result)
+            swept[i] = result.sweeps
+            if ended[i] <= AT_LIMIT:
+                L[i], left[i] = result.log_likelihood, result.distance

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +35,16 @@ CURVATURE = 1e-8  # pairs less curved than that say nothing
 LEAST_WEIGHT = 1e-12  # in the metric only
 LOOK_BELOW = 1e-6  # nats: in the warm-up, gains above are not looked at closely
 MOST_LOG = 300.0  # beyond, exp overflows
+CONSTANTS: dict[str, Any] = {  # as a build's own step is told of them
+    "pairs": PAIRS,
+    "rebase": REBASE,
+    "radius": RADIUS,
+    "curvature": CURVATURE,
+    "least_weight": LEAST_WEIGHT,
+    "look_below": LOOK_BELOW,
+    "most_log": MOST_LOG,
+    "least_left": REFINE_BELOW,
+}
 
 
 @dataclass(frozen=True)
@@ -172,10 +182,9 @@ class Emqn:
 
     def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
         """Return the next trial, and what is known about the way that is left."""
-        if not self.asked_build:
-            self.asked_build, self.of_build = True, self._of_build(here)
-        if self.of_build is not None:
-            return _step_of_build(self.of_build, here, image, gained)
+        own = self.build_s_own(here)
+        if own is not None:
+            return _step_of_build(own, here, image, gained)
         if self.left:
             self.left -= 1
             return Step(None, _promised_early(here, image, self.weight, gained))
@@ -214,6 +223,12 @@ class Emqn:
             kept = max(1, len(self.points) // 2)
             self.points, self.vectors = self.points[-kept:], self.vectors[-kept:]
 
+    def build_s_own(self, p: Parameters) -> kernels.QuasiNewton | None:
+        """Return what the build goes by from `p` on, or None where it leaves that to NumPy."""
+        if not self.asked_build:
+            self.asked_build, self.of_build = True, self._of_build(p)
+        return self.of_build
+
     def _of_build(self, p: Parameters) -> kernels.QuasiNewton | None:
         K, D = p.means.shape
         if D > FEW_FEATURES or p.covariances.size != p.factors.P.size:
@@ -224,14 +239,7 @@ class Emqn:
             D=D,
             weight=self.weight,
             warm_up=self.left,
-            pairs=PAIRS,
-            rebase=REBASE,
-            radius=RADIUS,
-            curvature=CURVATURE,
-            least_weight=LEAST_WEIGHT,
-            look_below=LOOK_BELOW,
-            most_log=MOST_LOG,
-            least_left=REFINE_BELOW,
+            **CONSTANTS,
         )
 
     def _remember(self, here: Parameters, image: Parameters) -> Coordinates:

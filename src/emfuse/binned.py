@@ -222,7 +222,7 @@ def fit_binned(
     init : Parameters        a start of your own, whose structure then counts; by default, k-means on two rows a bin, which have
         the mean and the variance of rows spread evenly over it (a bin with an infinite edge is taken to be as wide as its
         neighbour)
-    stop : rule or int       default: within 1e-6 nats of the maximum by estimate (for each 1,000 rows), or 10,000 sweeps
+    stop : rule or int       default: within 1e-6 nats of the maximum by estimate, or 10,000 sweeps
     acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
     reg_covar, history, callback, verbose    as in `em`
 

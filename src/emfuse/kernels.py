@@ -1,8 +1,8 @@
 """Which build of the fused pass runs here.
 
-A build is a module with `sweep`, `evaluate`, `factor`, `maximise` and `quasi_newton`, one keyword-only signature each;
-`emfuse.reference` defines them. The fastest that this CPU can run is used; `use` chooses another, in the same process, and so
-does the environment variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
+A build is a module with `sweep`, `evaluate`, `factor`, `maximise`, `quasi_newton`, `climb` and `climb_many`, one keyword-only
+signature each; `emfuse.reference` defines them. The fastest that this CPU can run is used; `use` chooses another, in the same
+process, and so does the environment variable EMFUSE_KERNEL. The CPU is asked before a build is imported.
 
 Layer 1.
 """
@@ -13,7 +13,7 @@ import importlib
 import os
 import warnings
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from emfuse import _isas, reference
 from emfuse._typing import Doubles, Floats, Labels
@@ -126,6 +126,16 @@ class Build(Protocol):
         least_left: float,
     ) -> QuasiNewton | None:
         """Return what goes by the constants of `emfuse.accelerate`, where the build has it."""
+
+    def climb(self, **what: Any) -> tuple[bool, list[float], int, float, float, bool, float] | None:
+        """Climb by EM without Python in between: see `_sweep.pxi`, and `emfuse.em`, which is the definition.
+
+        Fills the mixture and its statistics in place. Returns (whether a rule stopped it, trace, sweeps, promised, remaining,
+        settled, log-likelihood), or None where the build has no such thing.
+        """
+
+    def climb_many(self, **what: Any) -> None:
+        """Fit many data sets, into rows of the arrays that are given: see `_sweep.pxi`; `emfuse.many` does what is left."""
 
 
 _builds: dict[str, Build] = {REFERENCE: cast(Build, reference)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -83,14 +84,14 @@ class Floor:
             alike = D if P.shape[1] < D else 1  # features that share a number of P
             trace = np.einsum("ki,ki,i->", P, P, self.variances if alike == 1 else self._total)
             log_det = alike * np.log(P).sum()
-        return float(0.5 * self.rows * (K / len(P)) * (trace - 2.0 * log_det - len(P) * self._constant))
+        return float(0.5 * self.rows * (K / len(P)) * (trace - 2.0 * log_det - len(P) * self.constant))
 
     @cached_property
     def _total(self) -> Doubles:
         return np.asarray(self.variances.sum(keepdims=True))
 
     @cached_property
-    def _constant(self) -> float:
+    def constant(self) -> float:
         """Return log det V + D, of the features that vary."""
         V = self.variances
         return float(np.log(V, where=V > 0.0, out=np.zeros_like(V)).sum() + len(V))
@@ -177,15 +178,7 @@ def _step_of_build(
         mass=statistics.mass,
         first=statistics.first,
         second=second,
-        reg_covar=reg_covar,
-        spare_mass=spare_mass,
-        floor=None if floor is None else floor.scatter,
-        floor_rows=0.0 if floor is None else floor.rows,
-        most_floor=np.inf if floor is None or floor.holds else MOST_FLOOR,
-        far=RECENTRE_ABOVE,
-        least_left=REFINE_BELOW,
-        most_rounding=MOST_ROUNDING,
-        least_sd=2.0 * EPS,
+        **what_is_plain(reg_covar, spare_mass, floor),
         weights=weights,
         means=means,
         covariances=covariances,
@@ -193,6 +186,21 @@ def _step_of_build(
         log_constant=factors.log_constant,
     )
     return (Parameters.unchecked(weights, means, covariances, structure, factors), done == 2) if done else None
+
+
+def what_is_plain(reg_covar: float, spare_mass: float, floor: Floor | None) -> dict[str, Any]:
+    """Return what a build's own M step must know, besides sums: `emfuse.reference.maximise`."""
+    return {
+        "reg_covar": reg_covar,
+        "spare_mass": spare_mass,
+        "floor": None if floor is None else floor.scatter,
+        "floor_rows": 0.0 if floor is None else floor.rows,
+        "most_floor": np.inf if floor is None or floor.holds else MOST_FLOOR,
+        "far": RECENTRE_ABOVE,
+        "least_left": REFINE_BELOW,
+        "most_rounding": MOST_ROUNDING,
+        "least_sd": 2.0 * EPS,
+    }
 
 
 def estimate(

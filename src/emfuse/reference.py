@@ -191,3 +191,13 @@ def maximise(
 def quasi_newton(**shape_and_constants: object) -> None:
     """Return a `kernels.QuasiNewton`, if a build has one. Here none is: `emfuse.accelerate` is the definition."""
     return None
+
+
+def climb(**_: object) -> None:
+    """Climb by EM without Python in between, if a build can. Here none can: `emfuse.em` is the definition."""
+    return None
+
+
+def climb_many(**_: object) -> None:
+    """Fit many data sets, if a build can. Here none can, and nothing is filled: `emfuse.em` is the definition."""
+    return None

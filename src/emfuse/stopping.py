@@ -146,12 +146,12 @@ class GradientBelow:
 
 @dataclass(frozen=True)
 class Within:
-    """Stop at `nats` of the maximum, for each 1,000 rows where there are more than that.
+    """Stop at `nats` of the maximum; in plain EM, for each 1,000 rows where there are more than that.
 
     With an acceleration: when ten times the estimated remaining gain and the gain of the last five steps are both less, and the
     estimate is to be trusted; or when an EM step would gain no more than rounding. In plain EM: when Aitken's extrapolation of
     the last gains says so twice in a row, which is right late and early may be not. No local rule can tell a plateau from a top;
-    the tighter `nats`, the fewer plateaus stop it.
+    the tighter `nats`, the fewer plateaus stop it: `python -m bench.acceleration` counts them.
     """
 
     nats: float = 1e-6
@@ -162,8 +162,8 @@ class Within:
 
     def __call__(self, trace: Trace) -> str | None:
         """Return the reason to stop, or None."""
-        most = max(self.nats * max(1.0, trace.weight / 1000.0), 2.0 * trace.rounding)
         if np.isfinite(trace.promised):
+            most = max(self.nats, 2.0 * trace.rounding)
             if trace.promised <= 1e-3 * trace.rounding:
                 return f"an EM step would gain {trace.promised:.3g} nats, no more than rounding"
             if len(trace) > 5 and trace.settled and 10.0 * trace.remaining < most and trace[-1] - trace[-6] < most:
@@ -172,6 +172,7 @@ class Within:
                     f"{trace[-1] - trace[-6]:.3g}, less than {most:g}"
                 )
             return None
+        most = max(self.nats * max(1.0, trace.weight / 1000.0), 2.0 * trace.rounding)
         left = [aitken(trace[: len(trace) - back]) for back in (0, 1)]
         if max(left) < most:
             return f"{left[0]:.3g} nats are left by Aitken's estimate, less than {most:g}"
@@ -229,17 +230,44 @@ class Steps:
         return Limit(f"the {self.steps} M step{'s' * (self.steps != 1)} asked for were done") if done >= self.steps else None
 
 
-def first_of(*rules: Rule) -> Rule:
-    """Return the rule that stops when the first of `rules`, in their order, does."""
+@dataclass(frozen=True)
+class FirstOf:
+    """Stop when the first of `rules`, in their order, does."""
 
-    def rule(trace: Trace) -> str | None:
-        for each in rules:
+    rules: tuple[Rule, ...]
+
+    def __call__(self, trace: Trace) -> str | None:
+        """Return the reason to stop, or None."""
+        for each in self.rules:
             reason = each(trace)
             if reason:
                 return reason
         return None
 
-    return rule
+
+def first_of(*rules: Rule) -> Rule:
+    """Return the rule that stops when the first of `rules`, in their order, does."""
+    return FirstOf(rules)
+
+
+def numbers_of(rule: Rule) -> dict[str, float | int] | None:
+    """Return a rule as the numbers that a build's own loop asks, or None where it is of another kind."""
+    numbers: dict[str, float | int] = {}
+    for each in rule.rules if isinstance(rule, FirstOf) else (rule,):
+        if type(each) is Within:
+            name, number = "within", each.nats
+        elif type(each) is GainBelow and each.per_row:
+            name, number = "gain_a_row", each.nats
+        elif type(each) is SweepLimit:
+            name, number = "most_sweeps", max(1, each.sweeps)
+        elif type(each) is Steps:
+            name, number = "steps", each.steps
+        else:
+            return None
+        if name in numbers:
+            return None
+        numbers[name] = number
+    return {"within": 0.0, "gain_a_row": 0.0, "most_sweeps": 0, "steps": -1, **numbers}
 
 
 def as_rule(stop: Rule | int) -> Rule:

@@ -1,0 +1,395 @@
+"""Many small data sets at once: one call, whose loop over data sets and sweeps is compiled and threaded.
+
+One mixture for each gene, pixel, guide RNA or bootstrap sample: data sets of some hundred rows, for which a call of `fit` takes
+longer than its sweeps. A start, EM and its stop happen here without Python in between; a data set that is not plain arithmetic
+(a component collapses, a covariance is near to singular) is fitted again by `emfuse.em`, and one that cannot be is reported.
+
+Layer 4.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emfuse import accelerate, initialise, kernels, stopping
+from emfuse._typing import Doubles, Labels, RandomState
+from emfuse.em import DOUBLE_NOISE, VARIANCE_FLOOR, em
+from emfuse.engines import POOLED_FROM, InMemory
+from emfuse.maximise import MOST_FLOOR, MOST_ROUNDING, RECENTRE_ABOVE, CollapsedComponent
+from emfuse.parameters import FEW_FEATURES, Parameters
+from emfuse.stopping import Rule
+from emfuse.structures import EPS, STRUCTURES, Structure, structure_named
+from emfuse.threads import in_order, thread_count
+
+ROWS_AT_ONCE = 20_000  # of a chunk of data sets: some milliseconds for a thread
+CONVERGED, AT_LIMIT, NOT_PLAIN = range(3)  # _many.h, where there are more ways not to be plain
+
+
+@dataclass(frozen=True)
+class Fits(Sequence[Parameters]):
+    """Mixtures of M data sets; `fits[i]` is the i-th, as `Parameters`.
+
+    weights : (M, K), means : (M, K, D), covariances : (M, ...)    in the structure's shape for one mixture; nan where it failed
+    log_likelihood : (M,)    nats
+    rows : (M,)              sum of row weights: of rows, where they weigh 1
+    converged : (M,) bool    whether the stop was convergence
+    distance : (M,)          how far below the maximum it stopped, estimated, nats; inf where nothing is known
+    sweeps : (M,) int64      of all starts
+    structure : str
+    keys : list              what the data sets are called: 0, 1, ... where nobody said
+    failures : dict          from the number of a data set that has no fit to a sentence
+    seconds : float
+    """
+
+    weights: Doubles
+    means: Doubles
+    covariances: Doubles
+    log_likelihood: Doubles
+    rows: Doubles
+    converged: Any
+    distance: Doubles
+    sweeps: Labels
+    structure: str
+    keys: list[Any]
+    failures: dict[int, str]
+    seconds: float = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Return the i-th mixture. Raises ValueError, with the reason, where there is none."""
+        if not isinstance(i, (int, np.integer)):
+            raise TypeError(f"fits are numbered from 0 to {len(self) - 1}, got {i!r}; the columns are arrays")
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"fits are numbered from 0 to {len(self) - 1}, got {i}")
+        i = int(i) % len(self)
+        if i in self.failures:
+            raise ValueError(f"data set {self.keys[i]!r} has no fit: {self.failures[i]}")
+        kind = structure_named(self.structure)
+        return Parameters.unchecked(self.weights[i].copy(), self.means[i].copy(), self.covariances[i].copy(), kind)
+
+    def __iter__(self) -> Iterator[Parameters]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def free_parameters(self) -> int:
+        """Number of free parameters of one mixture."""
+        K, D = self.means.shape[1:]
+        return int(K - 1 + K * D) + structure_named(self.structure).free_parameters(K, D)
+
+    @property
+    def aic(self) -> Doubles:
+        """Akaike's criterion of each, (M,), 2 p - 2 log L; smaller is better."""
+        return 2.0 * self.free_parameters - 2.0 * self.log_likelihood
+
+    @property
+    def bic(self) -> Doubles:
+        """Schwarz's criterion of each, (M,), p log n - 2 log L; smaller is better."""
+        return np.asarray(self.free_parameters * np.log(self.rows) - 2.0 * self.log_likelihood)
+
+    @property
+    def sds(self) -> Doubles:
+        """Standard deviation of each feature in each component, (M, K, D), data units."""
+        M, K, D = self.means.shape
+        kind = structure_named(self.structure)
+        return np.sqrt([kind.variances(covariances, K, D) for covariances in self.covariances]).reshape(M, K, D)
+
+    def as_frame(self) -> Any:
+        """Return a pandas DataFrame, one row a data set: weights, means and standard deviations, and how it ended."""
+        import importlib
+
+        pandas = importlib.import_module("pandas")
+        K, D = self.means.shape[1:]
+        columns: dict[str, Any] = {"rows": self.rows}
+        sds = self.sds
+        for k in range(K):
+            columns[f"weight_{k}"] = self.weights[:, k]
+            for d in range(D):
+                of = f"{k}" if D == 1 else f"{k}_{d}"
+                columns[f"mean_{of}"], columns[f"sd_{of}"] = self.means[:, k, d], sds[:, k, d]
+        columns |= {"log_likelihood": self.log_likelihood, "bic": self.bic, "converged": self.converged, "sweeps": self.sweeps}
+        columns["failure"] = [self.failures.get(i, "") for i in range(len(self))]
+        return pandas.DataFrame(columns, index=pandas.Index(self.keys, name="key"))
+
+    def __repr__(self) -> str:
+        M, K, D = self.means.shape
+        return (
+            f"Fits: {M} mixtures of {K} component{'s' * (K > 1)} in {D} feature{'s' * (D > 1)}, structure {self.structure!r}; "
+            f"{int(self.converged.sum())} converged, {len(self.failures)} failed; {self.seconds:.3g} s"
+        )
+
+
+def fit_many(
+    data: Any,
+    n_components: int,
+    *,
+    structure: str = "full",
+    by: Any = None,
+    columns: Sequence[Any] | None = None,
+    sample_weight: Any = None,
+    n_init: int = 1,
+    random_state: RandomState = None,
+    stop: Rule | int | None = None,
+    acceleration: str | None = "auto",
+    variance_floor: float = VARIANCE_FLOOR,
+    n_threads: int | None = None,
+    callback: Callable[[int, int], object] | None = None,
+    verbose: bool = False,
+) -> Fits:
+    """Fit the same kind of mixture to each of many data sets.
+
+    Parameters
+    ----------
+    data : list of arrays, array, (values, offsets), DataFrame or groupby
+        A list has arrays (N_i, D), or (N_i,) for one feature, of any lengths. An array (M, N) has a data set of one feature in
+        each row, (M, N, D) of D features. With (values, offsets), data set i is values[offsets[i]:offsets[i + 1]]. A DataFrame
+        is split by the column or key `by`; a pandas groupby is taken as it is.
+    n_components : int       K, of each
+    structure : str          "full", "tied", "diag" or "spherical"; up to 16 features
+    by : column name or keys (rows,)    what a DataFrame is split by
+    columns : list           columns of a DataFrame or groupby to fit; all others than `by` where it is None
+    sample_weight            row weights in the same form as the data (a list, an array, or values in the order of the rows)
+    n_init : int             starts of each: the first from parts of equal size (one feature) or k-means++, then Lloyd's
+        iteration; the others from k-means++. The highest end is kept
+    random_state : int, Generator, RandomState or None    None is the same starts every time
+    stop : Within, GainBelow(per_row=True), SweepLimit, Steps, or `first_of` them; an integer runs exactly that many M steps.
+        Default: `stopping.AT_MAXIMUM`
+    acceleration : "auto", "emqn" or None
+    variance_floor : float   as in `emfuse.em`
+    n_threads : int or None  as everywhere; the result is the same to the last bit
+    callback : callable      called with the number of data sets that are done, and of all, now and then
+    verbose : bool           show that on stderr
+
+    A data set that cannot be fitted (fewer rows than components, nan or infinity, every start collapses) is reported in
+    `Fits.failures` and has nan, and the others go on. Raises ValueError and TypeError for what is wrong with the call.
+    """
+    X, offsets, v, keys = _as_sets(data, by, columns, sample_weight)
+    kind = structure_named(structure)
+    M, D = len(offsets) - 1, X.shape[1]
+    if kind.name not in STRUCTURES:
+        raise ValueError(
+            f"structure must be one of {', '.join(map(repr, STRUCTURES))} here, got {structure!r}; `emfuse.fit` has more"
+        )
+    if D > FEW_FEATURES:
+        raise ValueError(f"data must have at most {FEW_FEATURES} features here, got {D}; use `emfuse.fit` for each")
+    for name, number in (("n_components", n_components), ("n_init", n_init)):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+    if acceleration not in ("auto", "emqn", None):
+        raise ValueError(f"acceleration must be 'auto', 'emqn' or None, got {acceleration!r}")
+    if not 0.0 <= variance_floor < np.inf:
+        raise ValueError(f"variance_floor must be finite and at least 0, got {variance_floor!r}")
+    rule = stopping.AT_MAXIMUM if stop is None else stopping.as_rule(stop)
+    numbers = stopping.numbers_of(rule)
+    if numbers is None:
+        raise TypeError(f"stop must be one of stopping.Within, GainBelow(per_row=True), SweepLimit and Steps here, got {stop!r}")
+    began = time.monotonic()
+    K = int(n_components)
+    shape = kind.shape(K, D)
+    made = Fits(
+        weights=np.full((M, K), np.nan),
+        means=np.full((M, K, D), np.nan),
+        covariances=np.full((M, *shape), np.nan),
+        log_likelihood=np.full(M, np.nan),
+        rows=np.diff(offsets).astype(np.float64) if v is None else np.array([v[a:b].sum() for a, b in pairwise(offsets)]),
+        converged=np.zeros(M, dtype=bool),
+        distance=np.full(M, np.inf),
+        sweeps=np.zeros(M, dtype=np.int64),
+        structure=kind.name,
+        keys=keys,
+        failures={},
+        seconds=0.0,
+    )
+    outcome = np.full(M, NOT_PLAIN, dtype=np.int64)
+    seed = int(initialise.generator(random_state).integers(1 << 62))
+    build, show = kernels.load(), _Progress(M, callback, verbose)
+
+    def fit_chunk(chunk: slice) -> int:
+        build.climb_many(
+            X=X,
+            sample_weight=v,
+            offsets=offsets,
+            begin=chunk.start,
+            end=chunk.stop,
+            form=kind.name,
+            K=K,
+            starts=int(n_init),
+            seed=seed,
+            by_parts=v is None,
+            accelerate=acceleration is not None,
+            variance_floor=float(variance_floor),
+            most_floor=MOST_FLOOR,
+            far=RECENTRE_ABOVE,
+            most_rounding=MOST_ROUNDING,
+            least_sd=2.0 * EPS,
+            **numbers,
+            noise=DOUBLE_NOISE,
+            warm_up=accelerate.WARM_UP,
+            **accelerate.CONSTANTS,
+            weights=made.weights,
+            means=made.means,
+            covariances=made.covariances,
+            log_likelihood=made.log_likelihood,
+            distance=made.distance,
+            sweeps=made.sweeps,
+            outcome=outcome,
+        )
+        return int(chunk.stop - chunk.start)
+
+    if not (kind.name == "tied" and D >= POOLED_FROM):
+        with closing(in_order(fit_chunk, _chunks(offsets), thread_count(n_threads))) as parts:
+            for count in parts:
+                show.add(count)
+    options = {"stop": rule, "acceleration": acceleration, "variance_floor": variance_floor}
+    for i in (int(i) for i in np.flatnonzero(outcome > AT_LIMIT)):
+        rows = slice(offsets[i], offsets[i + 1])
+        used = offsets[i + 1] - offsets[i] if v is None else np.count_nonzero(v[rows])
+        if used < K:
+            made.failures[i] = f"{used} rows are too few for {K} components"
+            continue
+        try:
+            outcome[i] = _by_itself(made, i, X[rows], None if v is None else v[rows], kind, K, n_init, seed, options)
+        except ValueError as error:  # a collapse is one too
+            made.failures[i] = str(error)
+    made.converged[outcome == CONVERGED] = True
+    show.add(0, last=True)
+    return replace(made, seconds=time.monotonic() - began)
+
+
+def _by_itself(
+    made: Fits, i: int, X: Doubles, v: Doubles | None, kind: Structure, K: int, n_init: int, seed: int, options: dict[str, Any]
+) -> int:
+    """Fit one data set by `em`, into row i, and return how it ended. Raises ValueError where it cannot be fitted."""
+    engine = InMemory(X, v, n_threads=1)
+    best, collapse = None, None
+    for start in range(n_init):
+        random = np.random.default_rng([seed, i, start])
+        try:
+            init = "kmeans++" if start else "quantiles" if X.shape[1] == 1 else "kmeans"
+            fit = em(engine, initialise.start(engine, K, kind, init, random), **options)
+        except CollapsedComponent as error:
+            collapse = error
+            continue
+        made.sweeps[i] += fit.sweeps
+        if best is None or fit.trace[-1] > best.trace[-1]:
+            best = fit
+    if best is None:
+        assert collapse is not None
+        raise collapse
+    p = best.parameters
+    made.weights[i], made.means[i], made.covariances[i] = p.weights, p.means, p.covariances
+    made.log_likelihood[i], made.distance[i] = best.log_likelihood, best.distance
+    return CONVERGED if best.converged else AT_LIMIT
+
+
+def _chunks(offsets: Labels) -> list[slice]:
+    """Cut the data sets into chunks of about so many rows."""
+    M = len(offsets) - 1
+    chunk_of_set = offsets[:-1] // ROWS_AT_ONCE
+    cuts = [0, *(np.flatnonzero(np.diff(chunk_of_set)) + 1).tolist(), M]
+    return [slice(a, b) for a, b in pairwise(cuts) if b > a]
+
+
+class _Progress:
+    """Tells whoever wants to know how many data sets are done: at most ten times a second, and at the end."""
+
+    def __init__(self, total: int, callback: Callable[[int, int], object] | None, verbose: bool):
+        self.total, self.callback, self.verbose = total, callback, verbose
+        self.done, self.told = 0, time.monotonic()
+
+    def add(self, count: int, *, last: bool = False) -> None:
+        self.done += count
+        if not (self.callback or self.verbose) or (time.monotonic() - self.told < 0.1 and not last):
+            return
+        self.told = time.monotonic()
+        done = self.total if last else self.done
+        if self.callback:
+            self.callback(done, self.total)
+        if self.verbose:
+            print(f"\rfit_many: {done} of {self.total}", end="\n" if last else "", file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ what the data may be
+
+
+def _as_sets(
+    data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any
+) -> tuple[Doubles, Labels, Doubles | None, list[Any]]:
+    """Return rows (N, D), offsets (M + 1,), row weights (N,) or None, and keys."""
+    if hasattr(data, "groupby") or hasattr(data, "get_group"):
+        return _of_frame(data, by, columns, sample_weight)
+    if by is not None or columns is not None:
+        raise TypeError(f"by and columns are for a DataFrame or a groupby, got data of {type(data).__name__}")
+    if isinstance(data, tuple) and len(data) == 2 and np.ndim(data[1]) == 1 and np.asarray(data[1]).dtype.kind in "iu":
+        X = _rows(data[0])
+        offsets = np.ascontiguousarray(data[1], dtype=np.int64)
+        if offsets.size < 1 or offsets[0] != 0 or offsets[-1] != len(X) or (np.diff(offsets) < 0).any():
+            raise ValueError(
+                f"offsets must rise from 0 to the number of rows, {len(X)}, got {offsets[:3].tolist()} to {offsets[-1:].tolist()}"
+            )
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    elif isinstance(data, np.ndarray):
+        if data.ndim not in (2, 3) or data.dtype.kind not in "biuf":
+            raise ValueError(f"data must be an array (M, N) or (M, N, D) of real numbers, got shape {data.shape}, {data.dtype}")
+        M, N = data.shape[:2]
+        X = np.ascontiguousarray(data, dtype=np.float64).reshape(M * N, -1 if data.size else 1)
+        offsets = np.arange(M + 1, dtype=np.int64) * N
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).reshape(-1)
+    else:
+        parts = [_rows(part) for part in data]
+        D = {part.shape[1] for part in parts if len(part)} or {1}
+        if len(D) > 1:
+            raise ValueError(f"data sets must have the same number of features, got {sorted(D)}")
+        X = np.concatenate([part for part in parts if len(part)] or [np.empty((0, *D))])
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        weights = None if sample_weight is None else np.concatenate([np.asarray(w, dtype=np.float64) for w in sample_weight])
+    if weights is not None and weights.shape != (len(X),):
+        raise ValueError(f"sample_weight must have one number a row, {len(X)}, got {weights.size}")
+    return X, offsets, None if weights is None else np.ascontiguousarray(weights), list(range(len(offsets) - 1))
+
+
+def _rows(part: ArrayLike) -> Doubles:
+    array = np.asarray(part)
+    if array.dtype.kind not in "biuf" and array.size:
+        raise TypeError(f"data must be real numbers, got an array of {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"a data set must have shape (N,) or (N, D), got {np.shape(part)}")
+    return array
+
+
+def _of_frame(
+    data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any
+) -> tuple[Doubles, Labels, Doubles | None, list[Any]]:
+    if hasattr(data, "get_group"):  # a groupby
+        groups, frame = data, data.obj
+        if by is not None:
+            raise TypeError("by must be None for a groupby, which is split already")
+    else:
+        if by is None:
+            raise TypeError("by must say what the DataFrame is split by: the name of a column, or a key for each row")
+        groups, frame = data.groupby(by, sort=True, observed=True), data
+    if frame.ndim == 1:
+        values = frame.to_numpy()[:, None]
+    else:
+        keyed = set(groups.exclusions) if hasattr(groups, "exclusions") else set()
+        chosen = list(columns) if columns is not None else [name for name in frame.columns if name not in keyed]
+        values = frame[chosen].to_numpy()
+    where = groups.indices
+    keys = list(where)
+    order = np.concatenate([where[key] for key in keys]) if keys else np.empty(0, dtype=np.int64)
+    X = _rows(values[order])
+    offsets = np.concatenate([[0], np.cumsum([len(where[key]) for key in keys])]).astype(np.int64)
+    weights = None if sample_weight is None else np.ascontiguousarray(np.asarray(sample_weight, dtype=np.float64)[order])
+    return X, offsets, weights, keys
