@@ -447,3 +447,28 @@ def test_acceleration_reaches_the_maximum_where_plain_em_stops_short():
     assert np.diff(fast.lower_bounds_).min() > -1e-12
     with pytest.raises(ValueError, match="acceleration must be None where reg_covar is above 0"):
         GaussianMixture(2, acceleration="emqn").fit(X)
+
+
+@pytest.mark.parametrize("covariance_type", ["EII", "VEI", "EEE", "EVI", "VEE", "VVE", "EEV", "EVV"])
+def test_mclusts_structures_are_covariance_types(covariance_type):
+    """They fit, predict, sample, count parameters, and go to scikit-learn with the same answers."""
+    X = blobs()
+    ours = GaussianMixture(3, covariance_type=covariance_type, random_state=0, reg_covar=0.0).fit(X)
+    again = emfuse.em(X, ours.fit_.parameters, stop=0)
+    assert ours.score(X) * len(X) == pytest.approx(again.log_likelihood, rel=1e-12)
+    assert ours.bic(X) == pytest.approx(again.bic, rel=1e-12)
+    assert ours.covariances_.shape == ours.precisions_.shape == again.parameters.covariances.shape
+    theirs = ours.to_sklearn()
+    np.testing.assert_allclose(theirs.score_samples(X), ours.score_samples(X), rtol=1e-9)
+    np.testing.assert_array_equal(theirs.predict(X), ours.predict(X))
+    assert ours.sample(5)[0].shape == (5, 2)
+
+
+def test_constraints_hold_in_the_drop_in():
+    """Fixed and linked parameters; the number of free ones is counted without them; a clone has them too."""
+    X = blobs()
+    constraints = emfuse.Constraints(means=[[0.0, 0.0], None, None], covariances=["a", "a", "a"])
+    ours = clone(GaussianMixture(3, constraints=constraints, random_state=0)).fit(X)
+    np.testing.assert_array_equal(ours.means_[0], 0.0)
+    np.testing.assert_array_equal(ours.covariances_[0], ours.covariances_[2])
+    assert ours._n_parameters() == 2 + 4 + 3 == ours.fit_.free_parameters

@@ -25,7 +25,7 @@ from emfuse.statistics import SufficientStatistics
 from emfuse.structures import NotPositiveDefinite
 
 if TYPE_CHECKING:
-    from emfuse import mixtools, plots
+    from emfuse import mclust, mixtools, plots
     from emfuse.estimator import GaussianMixture
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "initialise",
     "kernels",
     "maximise",
+    "mclust",
     "mixtools",
     "plots",
     "stopping",
@@ -65,6 +66,6 @@ def __getattr__(name: str) -> object:
 
     if name == "GaussianMixture":
         return importlib.import_module("emfuse.estimator").GaussianMixture
-    if name in ("mixtools", "plots"):
+    if name in ("mclust", "mixtools", "plots"):
         return importlib.import_module(f"emfuse.{name}")
     raise AttributeError(f"module 'emfuse' has no attribute {name!r}")

@@ -76,7 +76,7 @@ private:
             in_trace = true;
             if (trace.size() % 256 == 0 && interrupted()) return INTERRUPTED;
             const double now = trace.back(), gained = trace.size() > 1 ? now - trace[trace.size() - 2] : INFINITY;
-            rounding = 1e-13 * fabs(now) + stop.noise * rows.weight;
+            rounding = 1e-13 * fabs(now) + (stop.noise + 4 * 2.22e-16 * amplified(here)) * rows.weight;
             Advice advice = {NO_TRIAL, INFINITY, INFINITY, false};
             if (emqn) {
                 if (!have_image && !maximise(&sums, here, &image)) return LEFT_ALONE;
@@ -171,6 +171,19 @@ private:
         }
         const double share = (double)K / (double)blocks;
         return s.log_likelihood - 0.5 * share * (trace - rules.floor_rows * (2 * log_det + (double)blocks * floor_constant));
+    }
+
+    /* sum_j |P_ij| sd_j, the largest: what near-collinear features make of rounding. */
+    double amplified(const Mix& m) const {
+        if (!(form == FULL || form == TIED) || D == 1) return 0;
+        double most = 0;
+        for (ptrdiff_t k = 0; k < (form == TIED ? 1 : K); k++)
+            for (ptrdiff_t i = 0; i < D; i++) {
+                double sum = 0;
+                for (ptrdiff_t j = 0; j <= i; j++) sum += fabs(m.P[(k * D + i) * D + j]) * sqrt(m.C[(k * D + j) * D + j]);
+                most = fmax(most, sum);
+            }
+        return most;
     }
 
     double aitken(ptrdiff_t back) const {

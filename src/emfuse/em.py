@@ -26,7 +26,7 @@ from emfuse.maximise import CollapsedComponent, Floor, maximise, step, what_is_p
 from emfuse.parameters import FEW_FEATURES, Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
-from emfuse.structures import STRUCTURES, structure_named
+from emfuse.structures import EPS, STRUCTURES, structure_named
 from emfuse.threads import in_order
 
 DOUBLE_NOISE = 1e-14  # nats a row: rounding of a log-likelihood in float64
@@ -327,7 +327,7 @@ def _climb(
         statistics, image = sweep(parameters), None
         while True:
             trace.append(value(parameters, statistics))
-            trace.rounding = 1e-13 * abs(trace[-1]) + noise * trace.weight
+            trace.rounding = _rounding(trace, parameters, noise)
             answer = watch() if watched else None
             trial, asked = None, 0.0
             if accelerator is not None:  # rules may ask it how much is left
@@ -438,11 +438,20 @@ def _climb_of_build(
     stopped, values, sweeps, trace.promised, trace.remaining, trace.settled, s.log_likelihood = done
     trace.sweeps += sweeps
     trace[:] = values
-    if values:
-        trace.rounding = 1e-13 * abs(values[-1]) + engine.noise * engine.weight
     s.weight = engine.weight
-    kind = structure_named(start.structure)
-    return Parameters.unchecked(weights, means, covariances, kind, Factors(means, P, log_constant)), s if stopped else None
+    end = Parameters.unchecked(weights, means, covariances, structure_named(start.structure), Factors(means, P, log_constant))
+    if stopped:
+        trace.rounding = _rounding(trace, end, engine.noise)
+    return end, s if stopped else None
+
+
+def _rounding(trace: Trace, p: Parameters, noise: float) -> float:
+    """How much of the trace's last entry may be rounding, nats: of the sum, of rows, and what near-collinear features add."""
+    amplified = 0.0
+    if p.factors.P.ndim == 3 and p.n_features > 1:
+        K, D = p.means.shape
+        amplified = float(np.einsum("kij,kj->ki", np.broadcast_to(np.abs(p.factors.P), (K, D, D)), p.sds).max())
+    return 1e-13 * abs(trace[-1]) + (noise + 4.0 * EPS * amplified) * trace.weight
 
 
 def _floor(engine: Any, variance_floor: float, policy: str) -> Floor | None:
@@ -528,9 +537,7 @@ def fit(
         try:
             start = init if isinstance(init, Parameters) else initialise.start(engine, K, kind, init, random)
             if constraints is not None and not isinstance(init, Parameters):
-                few = initialise.sample_rows(engine, initialise.LEAST_SAMPLE, random)
-                orders = constraints.held(start).orders(start)
-                start = max(orders, key=lambda p: few.sweep(p.factors).log_likelihood)
+                start = suited(engine, start, constraints)
             return _climb(
                 engine,
                 start,
@@ -566,6 +573,12 @@ def fit(
             stacklevel=2,
         )
     return best
+
+
+def suited(engine: InMemory, start: Parameters, constraints: Constraints) -> Parameters:
+    """Return a start, made to hold, with its components in the order in which it then has the highest log-likelihood."""
+    few = initialise.sample_rows(engine, initialise.LEAST_SAMPLE, np.random.default_rng(0))
+    return max(constraints.held(start).orders(start), key=lambda p: few.sweep(p.factors).log_likelihood)
 
 
 def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:

@@ -25,13 +25,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from emfuse import initialise
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
-from emfuse.em import Fit, Progress, em
+from emfuse.constraints import Constraints
+from emfuse.em import Fit, Progress, em, suited
 from emfuse.engines import Evaluation, InMemory
 from emfuse.maximise import CollapsedComponent, estimate, require_density
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Trace
-from emfuse.structures import STRUCTURES, Structure
+from emfuse.structures import ALIASES, ALL_STRUCTURES, STRUCTURES, Structure, structure_named
 
 COLLAPSED = (
     "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance caused by "
@@ -43,7 +44,7 @@ NOT_CONVERGED = (
     "degenerate data."
 )
 OWN_STARTS = {"emfuse-kmeans": "kmeans", "emfuse-k-means++": "kmeans++"}
-OURS = ("acceleration", "n_threads", "callback")  # parameters that scikit-learn's estimator has not
+OURS = ("acceleration", "constraints", "n_threads", "callback")  # parameters that scikit-learn's estimator has not
 FLOATS = (np.float64, np.float32)
 MOST_HISTORY_BYTES = 1 << 26
 
@@ -55,8 +56,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     n_components : int, default=1
         Number of components, K.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-        Each component its own matrix, one matrix for all, each its own variances, each one variance.
+    covariance_type : {"full", "tied", "diag", "spherical"} or one of mclust's, such as "VVE", default="full"
+        Each component its own matrix, one matrix for all, each its own variances, each one variance; or as
+        `emfuse.structures` says.
     tol : float, default=1e-3
         EM stops when the mean log-likelihood of a row, in nats, changes by less than this.
     reg_covar : float, default=1e-6
@@ -83,6 +85,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     acceleration : {"auto", "emqn", "squarem"} or None, default=None
         Steps longer than EM's (`emfuse.accelerate`), that never lower the log-likelihood; needs `reg_covar=0`. None walks
         scikit-learn's path.
+    constraints : emfuse.Constraints or None, default=None
+        What is fixed, and what goes together.
     n_threads : int or None, default=None
         None: what `emfuse.threads.thread_count` says, all cores that this process may use if nobody does. The result is the
         same to the last bit.
@@ -125,7 +129,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "covariance_type": [StrOptions(set(STRUCTURES))],
+        "covariance_type": [StrOptions({*ALL_STRUCTURES, *ALIASES})],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "reg_covar": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
@@ -139,6 +143,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "acceleration": [StrOptions({"auto", "emqn", "squarem"}), None],
+        "constraints": [Constraints, None],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "callback": [callable, None],
     }
@@ -161,6 +166,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         verbose: int = 0,
         verbose_interval: int = 10,
         acceleration: str | None = None,
+        constraints: Constraints | None = None,
         n_threads: int | None = None,
         callback: Callable[[Progress], object] | None = None,
     ):
@@ -179,6 +185,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.acceleration = acceleration
+        self.constraints = constraints
         self.n_threads = n_threads
         self.callback = callback
 
@@ -227,14 +234,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             for number in range(1 if continued else self.n_init):
                 talk = _Talk(self, number, engine.weight)
                 start = self._current_parameters() if continued else self._start(engine, given, random)
+                if self.constraints is not None and not continued:
+                    start = suited(engine, start, self.constraints)
                 rule = _Stop(self.tol, self.max_iter, self.lower_bound_ if continued else -np.inf)
                 made = em(
                     engine,
                     start,
                     stop=rule,
                     reg_covar=self.reg_covar,
-                    spare_mass=_spare_mass(rows.dtype) if self.acceleration is None else 0.0,
+                    spare_mass=_spare_mass(rows.dtype) if self.acceleration is None and self.constraints is None else 0.0,
                     acceleration=self.acceleration,
+                    constraints=self.constraints,
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
                     n_threads=self.n_threads,
                     callback=talk if self.verbose or self.callback is not None else None,
@@ -251,7 +261,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _publish(self, best: Fit, engine: InMemory, dtype: Any) -> None:
         p = best.parameters
-        cholesky = _as_cholesky(p.factors.P, self.covariance_type)
+        cholesky = _as_cholesky(p.factors.P, p.covariances.shape)
         self._set_parameters([array.astype(dtype) for array in (p.weights, p.means, p.covariances, cholesky)])
         self.fit_, self.history_ = best, best.history
         self.converged_ = best.converged and self.max_iter > 0
@@ -263,23 +273,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Set the public arrays from (weights, means, covariances, precisions_cholesky); the name is scikit-learn's."""
         self.weights_, self.means_, self.covariances_, self.precisions_cholesky_ = params
         U = self.precisions_cholesky_
-        self.precisions_ = U @ np.swapaxes(U, -1, -2) if self.covariance_type in ("full", "tied") else U**2
+        self.precisions_ = U @ np.swapaxes(U, -1, -2) if structure_named(self.covariance_type).form == "full" else U**2
 
     # ------------------------------------------------------------------ starts
 
     def _start(self, engine: InMemory, given: _Given, random: np.random.RandomState) -> Parameters:
         if given.complete:  # no random number is drawn
             return given.parameters()
-        kind = STRUCTURES[self.covariance_type]
+        kind = structure_named(self.covariance_type)
         return given.parameters_of(_start_statistics(self.init_params, engine, self.n_components, kind, random), engine)
 
     def _initialize(self, X: AnyArray, resp: AnyArray) -> None:
         """Set the public arrays to the start that responsibilities (N, K) make; the name is scikit-learn's."""
         engine = InMemory(X)
-        form = STRUCTURES[self.covariance_type].form
+        form = structure_named(self.covariance_type).form
         statistics = initialise.statistics_of_responsibilities(engine, np.asarray(resp, dtype=np.float64), form)
         start = _Given(self, engine.n_features, K=resp.shape[1]).parameters_of(statistics, engine)
-        cholesky = _as_cholesky(start.factors.P, self.covariance_type)
+        cholesky = _as_cholesky(start.factors.P, start.covariances.shape)
         self._set_parameters(
             [array.astype(engine.X.dtype) for array in (start.weights, start.means, start.covariances, cholesky)]
         )
@@ -319,7 +329,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         random = check_random_state(self.random_state)
         counts = random.multinomial(n_samples, self.weights_)
         K, D = self.means_.shape
-        if self.covariance_type in ("full", "tied"):
+        if structure_named(self.covariance_type).form == "full":
             matrices = np.broadcast_to(self.covariances_, (K, D, D))
             parts = [random.multivariate_normal(m, C, int(n)) for m, C, n in zip(self.means_, matrices, counts, strict=True)]
         else:
@@ -336,18 +346,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _factors(self) -> Factors:
         """The public arrays, prepared for a sweep."""
         weights, means = (np.asarray(array, dtype=np.float64) for array in (self.weights_, self.means_))
-        return _factors(weights, means, np.asarray(self.precisions_cholesky_, dtype=np.float64), self.covariance_type)
+        return _factors(
+            weights, means, np.asarray(self.precisions_cholesky_, dtype=np.float64), structure_named(self.covariance_type)
+        )
 
     def _current_parameters(self) -> Parameters:
         weights, means, covariances = (
             np.array(array, dtype=np.float64) for array in (self.weights_, self.means_, self.covariances_)
         )
-        return Parameters.unchecked(weights, means, covariances, STRUCTURES[self.covariance_type], self._factors())
+        return Parameters.unchecked(weights, means, covariances, structure_named(self.covariance_type), self._factors())
 
     def _n_parameters(self) -> int:
         """Number of free parameters; the name is scikit-learn's."""
         K, D = self.means_.shape
-        return int(K - 1 + K * D) + STRUCTURES[self.covariance_type].free_parameters(K, D)
+        if self.constraints is not None:
+            return self.constraints.held(self._current_parameters()).free_parameters
+        return int(K - 1 + K * D) + structure_named(self.covariance_type).free_parameters(K, D)
 
     # ------------------------------------------------------------------ to scikit-learn and back
 
@@ -359,6 +373,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         shared = {name: value for name, value in self.get_params().items() if name not in OURS}
         if self.init_params in OWN_STARTS:
             shared["init_params"] = "kmeans"
+        kind = structure_named(self.covariance_type).name
+        shared["covariance_type"] = kind if kind in STRUCTURES else {3: "full", 2: "diag", 1: "spherical"}[self.covariances_.ndim]
         return _copy_fitted(self, Theirs(**shared))
 
     @classmethod
@@ -439,7 +455,7 @@ class _Given:
 
     def __init__(self, estimator: GaussianMixture, D: int, K: int | None = None):
         self.estimator, self.type = estimator, estimator.covariance_type
-        self.kind: Structure = STRUCTURES[self.type]
+        self.kind: Structure = structure_named(self.type)
         K = estimator.n_components if K is None else K
         self.weights = _checked_weights(estimator.weights_init, K)
         self.means = _checked_means(estimator.means_init, K, D)
@@ -455,8 +471,8 @@ class _Given:
         assert weights is not None and means is not None
         factors = None
         if self.precisions is not None:
-            cholesky = _cholesky_of_precisions(self.precisions, self.type)
-            factors = _factors(weights, means, cholesky, self.type)
+            cholesky = _cholesky_of_precisions(self.precisions, self.kind)
+            factors = _factors(weights, means, cholesky, self.kind)
             covariances = np.asarray(np.linalg.inv(self.precisions) if self.kind.form == "full" else 1.0 / self.precisions)
         assert covariances is not None
         return Parameters.unchecked(weights, means, covariances, self.kind, factors)
@@ -491,7 +507,7 @@ def _start_statistics(
     rows = X[chosen].astype(np.float64)
     statistics = SufficientStatistics.zeros(rows, kind.form)
     statistics.mass += 1.0 if v is None else v[chosen]
-    if kind.shared:  # except that scikit-learn takes a shared scatter from all rows, about zero, less that of the means
+    if kind.name == "tied":  # except that scikit-learn takes a shared scatter from all rows, about zero, less that of the means
         D = engine.n_features
         about_zero = engine.sweep(Factors(np.zeros((1, D)), np.zeros((1, D, D)), np.zeros(1)))
         statistics.second[0] = about_zero.second[0] - (rows.T * statistics.mass) @ rows
@@ -502,31 +518,24 @@ def _spare_mass(dtype: Any) -> float:
     return 10.0 * float(np.finfo(dtype).eps)
 
 
-def _factors(weights: Doubles, means: Doubles, cholesky: Doubles, covariance_type: str) -> Factors:
+def _factors(weights: Doubles, means: Doubles, cholesky: Doubles, kind: Structure) -> Factors:
     """Factors from `precisions_cholesky_`: P is its transpose, since P' P = U U'."""
     K, D = means.shape
-    if covariance_type in ("full", "tied"):
-        P = np.ascontiguousarray(np.swapaxes(cholesky, -1, -2)).reshape(-1, D, D)
-        diagonal = np.diagonal(P, axis1=1, axis2=2)
-    else:
-        P = diagonal = np.ascontiguousarray(cholesky.reshape(K, -1))
+    P = np.ascontiguousarray(np.swapaxes(cholesky, -1, -2) if kind.form == "full" else cholesky).reshape(kind.factor_shape(K, D))
+    if P.ndim == 2 and P.size == K:  # features share one
+        P = P.reshape(K, 1)
+    diagonal = np.diagonal(P, axis1=1, axis2=2) if P.ndim == 3 else P
     return Factors.of(weights, np.ascontiguousarray(means), P, np.log(np.broadcast_to(diagonal, (K, D))).sum(axis=1))
 
 
-def _as_cholesky(P: Doubles, covariance_type: str) -> Doubles:
-    """`precisions_cholesky_` from P, in its shape by type."""
-    shapes: dict[str, Callable[[], Doubles]] = {
-        "full": lambda: P.transpose(0, 2, 1),
-        "tied": lambda: P[0].T,
-        "diag": lambda: P,
-        "spherical": lambda: P[:, 0],
-    }
-    return shapes[covariance_type]()
+def _as_cholesky(P: Doubles, shape: tuple[int, ...]) -> Doubles:
+    """`precisions_cholesky_` from P, in the shape of the covariances."""
+    return (P.transpose(0, 2, 1) if P.ndim == 3 else P).reshape(shape)
 
 
-def _cholesky_of_precisions(precisions: Doubles, covariance_type: str) -> Doubles:
+def _cholesky_of_precisions(precisions: Doubles, kind: Structure) -> Doubles:
     """Upper U with U U' = precision: the Cholesky factor of the matrix turned about, turned back."""
-    if covariance_type in ("full", "tied"):
+    if kind.form == "full":
         turned = precisions[..., ::-1, ::-1]
         return np.asarray(np.linalg.cholesky(turned)[..., ::-1, ::-1])
     return np.sqrt(precisions)
@@ -565,9 +574,9 @@ def _checked_means(means: ArrayLike | None, K: int, D: int) -> Doubles | None:
 def _checked_precisions(precisions: ArrayLike | None, covariance_type: str, K: int, D: int) -> Doubles | None:
     if precisions is None:
         return None
-    name = f"{covariance_type} precision"
-    p = _checked_array(precisions, STRUCTURES[covariance_type].shape(K, D), name, allow_nd=covariance_type == "full")
-    if covariance_type in ("full", "tied"):
+    name, kind = f"{covariance_type} precision", structure_named(covariance_type)
+    p = _checked_array(precisions, kind.shape(K, D), name, allow_nd=len(kind.shape(K, D)) == 3)
+    if kind.form == "full":
         if not np.allclose(p, np.swapaxes(p, -1, -2)) or not np.all(np.linalg.eigvalsh(p) > 0.0):
             raise ValueError(f"'{name}' should be symmetric, positive-definite")
     elif not np.all(p > 0.0):
