@@ -1,4 +1,4 @@
-"""The loop: sweep, maximise, ask the rule; and what comes back, a `Fit`.
+"""What a user asks for, `em` from a start and the one-liner `fit`, and what comes back, a `Fit`.
 
 Layer 3.
 """
@@ -9,29 +9,27 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emfuse import engines, initialise, kernels, stopping
+from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
-from emfuse.accelerate import ACCELERATORS, Accelerator, Emqn, with_factors
+from emfuse.climb import Climb
 from emfuse.collapse import CollapseWarning, Repair
 from emfuse.constraints import Constraints, Held
-from emfuse.engines import POOLED_FROM, Engine, InMemory, cut
-from emfuse.maximise import CollapsedComponent, Floor, maximise, step, what_is_plain
-from emfuse.parameters import FEW_FEATURES, Factors, Parameters
+from emfuse.engines import Engine, InMemory, cut
+from emfuse.maximise import CollapsedComponent
+from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Rule, Trace
-from emfuse.structures import EPS, STRUCTURES, structure_named
+from emfuse.structures import structure_named
 from emfuse.threads import in_order
 
-DOUBLE_NOISE = 1e-14  # nats a row: rounding of a log-likelihood in float64
 VARIANCE_FLOOR = 1e-16  # of `fit`: far below what a sound fit feels
-PRIOR = 1e-8  # a floor this high is meant to be felt, and a component that rests on it has not collapsed
 
 
 class NotConverged(UserWarning):
@@ -208,166 +206,47 @@ def em(
     ValueError, TypeError    unusable arguments, or a row so far away that its log density overflows
     """
     engine = _engine(data, sample_weight, n_threads)
-    made, told = _climb(
+    climb = Climb(
         engine,
         start,
-        repair=Repair(on_collapse),
         stop=stop,
+        repair=Repair(on_collapse),
         reg_covar=reg_covar,
         variance_floor=variance_floor,
+        spare_mass=spare_mass,
         acceleration=acceleration,
         constraints=constraints,
-        history=history,
-        n_threads=n_threads,
-        callback=callback,
-        verbose=verbose,
-        spare_mass=spare_mass,
     )
-    for sentence in told:
+    made = _run(climb, history=history, n_threads=n_threads, callback=callback, verbose=verbose)
+    for sentence in climb.repair.look(climb.parameters, climb.statistics, climb.floor):
         warnings.warn(sentence, CollapseWarning, stacklevel=2)
     return made
 
 
-def _climb(
-    engine: Any,
-    start: Parameters,
-    *,
-    repair: Repair,
-    stop: Rule | int,
-    reg_covar: float,
-    variance_floor: float,
-    acceleration: str | None,
-    constraints: Constraints | None,
-    history: bool,
-    n_threads: int | None,
-    callback: Callable[[Progress], object] | None,
-    verbose: bool,
-    spare_mass: float = 0.0,
-) -> tuple[Fit, list[str]]:
-    """The loop of `em`; returns the fit, and what its user must be warned of."""
-    if acceleration not in (None, "auto", *ACCELERATORS):
-        raise ValueError(
-            f"acceleration must be one of 'auto', {', '.join(map(repr, ACCELERATORS))} or None, got {acceleration!r}"
-        )
-    if acceleration is not None and reg_covar > 0.0:
-        raise ValueError(
-            f"acceleration must be None where reg_covar is above 0, got {acceleration!r} and {reg_covar:g}: a step that adds to "
-            "the variances maximises nothing that could be watched. Use variance_floor, which can be."
-        )
-    if not isinstance(start, Parameters):
-        raise TypeError(f"start must be emfuse.Parameters, got {type(start).__name__}; `emfuse.fit` finds a start by itself")
-    for name, number in (("reg_covar", reg_covar), ("variance_floor", variance_floor)):
-        if not 0.0 <= number < np.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {number!r}")
-    rule = stopping.as_rule(stop)
-    structure = structure_named(start.structure)
-    floor = _floor(engine, variance_floor, repair.policy)
-    held = None if constraints is None else constraints.held(start)
-    if held is not None and repair.policy in ("restart", "drop"):
-        repair.policy = "raise"  # a component that is named in a constraint cannot be done without
-    parameters = start if held is None else held.project(start)
-    parameters.factors  # noqa: B018  before the clock starts: the first ones load SciPy
-    trace = Trace(weight=engine.weight, parameters=start)
-    rules: dict[str, Any] = {"reg_covar": reg_covar, "spare_mass": spare_mass, "floor": floor, "held": held}
-    noise = float(getattr(engine, "noise", DOUBLE_NOISE))
-    kept = History()
-    show = _Display(verbose)
-    watched = history or verbose or callback is not None
+def _run(
+    climb: Climb, *, history: bool, n_threads: int | None, callback: Callable[[Progress], object] | None, verbose: bool
+) -> Fit:
+    """Run a climb, telling whoever wants to know, and return what came of it."""
+    trace, kept, show = climb.trace, History(), _Display(verbose)
 
-    def sweep(p: Parameters, origin: Doubles | None = None) -> SufficientStatistics:
-        trace.sweeps += 1
-        made: SufficientStatistics = engine.sweep(p.factors, origin=origin)
-        return made
-
-    def value(p: Parameters, s: SufficientStatistics) -> float:
-        """What is maximised, nats."""
-        return s.log_likelihood if floor is None else s.log_likelihood - floor.penalty(p.factors)
-
-    def image_of(p: Parameters, s: SufficientStatistics) -> Parameters:
-        """The M step; with sums taken again about the new means where these are far from the old."""
-        image, far = step(s, structure, before=p, **rules)
-        return maximise(sweep(p, image.means), structure, before=p, **rules) if far else image
-
-    def inside(trial: Parameters | None) -> Parameters | None:
-        """A trial made to hold, and to have the structure: it does but for rounding, or to first order."""
-        if trial is not None and held is not None:
-            trial = held.project(trial)
-        elif trial is not None and structure.name not in STRUCTURES:
-            w, C = trial.weights, trial.covariances
-            shape = structure.factor_shape(*trial.means.shape)
-            scatter = (w.reshape((-1,) + (1,) * (C.ndim - 1)) * C).reshape(shape)
-            trial = Parameters.unchecked(w, trial.means, structure.estimate(scatter, w, before=parameters.covariances), structure)
-        return None if trial is None else with_factors(trial)
-
-    def watch() -> object:
-        """Tell whoever wants to know; the callback's answer."""
+    def watch(parameters: Parameters, trace: Trace) -> object:
         gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
         progress = Progress(len(trace) - 1, parameters, trace[-1], gain, time.monotonic() - trace.started)
+        if progress.sweep == 0:  # or again, after a repair
+            kept.clear()
         if history:
             kept.append(progress)
         show(progress)
         return callback(progress) if callback is not None else None
 
-    def climb() -> tuple[SufficientStatistics, str]:
-        """EM from `parameters`, which it moves, until the rule says so."""
-        nonlocal parameters
-        accelerator = None
-        if acceleration is not None:
-            accelerator = ACCELERATORS["emqn" if acceleration == "auto" else acceleration](trace.weight)
-        if not watched and held is None:
-            plain = _climb_of_build(engine, parameters, rule, trace, accelerator, floor, reg_covar, spare_mass)
-            if plain is not None:
-                parameters, statistics = plain
-                trace.parameters = parameters
-                reason = rule(trace) if statistics is not None else None
-                if statistics is not None and reason:
-                    return statistics, reason
-                if statistics is not None:
-                    trace.pop()
-        statistics, image = sweep(parameters), None
-        while True:
-            trace.append(value(parameters, statistics))
-            trace.rounding = _rounding(trace, parameters, noise)
-            answer = watch() if watched else None
-            trial, asked = None, 0.0
-            if accelerator is not None:  # rules may ask it how much is left
-                image = image_of(parameters, statistics) if image is None else image
-                ahead = accelerator.step(parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
-                trial, asked = inside(ahead.trial), ahead.asked
-                trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
-            reason = rule(trace)
-            if answer and not reason:
-                reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
-            if reason:
-                return statistics, reason
-            image = image_of(parameters, statistics) if image is None else image
-            trace.previous = parameters
-            if trial is not None and accelerator is not None:
-                tried = sweep(trial)
-                if value(trial, tried) >= trace[-1] + asked - trace.rounding:
-                    with suppress(CollapsedComponent):  # where EM itself may not be going
-                        image = image_of(trial, tried)
-                        trace.parameters = parameters = trial
-                        statistics = tried
-                        continue
-                accelerator.refuse()
-            trace.parameters = parameters = image
-            statistics, image = sweep(parameters), None
-
+    climb.watch = watch if history or verbose or callback is not None else None
     try:
-        while True:
-            try:
-                statistics, reason = climb()
-                break
-            except CollapsedComponent as collapse:
-                trace.parameters = parameters = repair.after(collapse, parameters)
-                trace.clear()  # what follows is another climb
-                kept.clear()
+        reason = climb.run()
     finally:
         show.close()
-    made = Fit(
-        parameters=parameters,
-        statistics=statistics,
+    return Fit(
+        parameters=climb.parameters,
+        statistics=climb.statistics,
         trace=np.array(trace),
         history=kept if history else None,
         reason=str(reason),
@@ -375,96 +254,11 @@ def _climb(
         sweeps=trace.sweeps,
         seconds=time.monotonic() - trace.started,
         n_threads=n_threads,
-        distance=max(0.0, trace.remaining if acceleration is not None else stopping.aitken(trace)),
-        repairs=tuple(repair.done),
-        held=held,
-        scores=np.array([statistics.log_likelihood]),
+        distance=climb.distance,
+        repairs=tuple(climb.repair.done),
+        held=climb.held,
+        scores=np.array([climb.statistics.log_likelihood]),
     )
-    return made, repair.look(parameters, statistics, floor)
-
-
-def _climb_of_build(
-    engine: Any,
-    start: Parameters,
-    rule: Rule,
-    trace: Trace,
-    accelerator: Accelerator | None,
-    floor: Floor | None,
-    reg_covar: float,
-    spare_mass: float,
-) -> tuple[Parameters, SufficientStatistics | None] | None:
-    """Climb over few rows and features by the build's own loop, which takes Python's share of the time out.
-
-    Returns where it came to, with the statistics if a rule stopped it there; the trace has what came before. Or None: nothing was
-    done.
-    """
-    numbers, D = stopping.numbers_of(rule), start.n_features
-    if numbers is None or type(engine) is not InMemory or start.structure not in STRUCTURES or D > FEW_FEATURES:
-        return None
-    if (start.structure == "tied" and D >= POOLED_FROM) or len(cut(len(engine.X), start.factors)) > 1:
-        return None
-    if engine.X.dtype == np.float32 and len(engine.X) > engines.GROUP_ROWS:  # it may be computed in float32
-        return None
-    own = accelerator.build_s_own(start) if isinstance(accelerator, Emqn) else None
-    if accelerator is not None and own is None:
-        return None
-    engine.check_features(start.factors)
-    if numbers["most_sweeps"]:
-        numbers["most_sweeps"] = max(1, numbers["most_sweeps"] - trace.sweeps)
-    arrays = (start.weights, start.means, start.covariances, start.factors.P, start.factors.log_constant)
-    weights, means, covariances, P, log_constant = (array.copy() for array in arrays)
-    s = SufficientStatistics.zeros(means, start.factors.form)
-    done = kernels.load().climb(
-        X=engine.X,
-        sample_weight=engine.sample_weight,
-        weight=engine.weight,
-        group=len(engine.X),
-        noise=engine.noise,
-        weights=weights,
-        means=means,
-        covariances=covariances,
-        P=P,
-        log_constant=log_constant,
-        mass=s.mass,
-        first=s.first,
-        second=s.second,
-        **what_is_plain(reg_covar, spare_mass, floor),
-        floor_constant=0.0 if floor is None else floor.constant,
-        **numbers,
-        accelerator=own,
-    )
-    if done is None:
-        return None
-    stopped, values, sweeps, trace.promised, trace.remaining, trace.settled, s.log_likelihood = done
-    trace.sweeps += sweeps
-    trace[:] = values
-    s.weight = engine.weight
-    end = Parameters.unchecked(weights, means, covariances, structure_named(start.structure), Factors(means, P, log_constant))
-    if stopped:
-        trace.rounding = _rounding(trace, end, engine.noise)
-    return end, s if stopped else None
-
-
-def _rounding(trace: Trace, p: Parameters, noise: float) -> float:
-    """How much of the trace's last entry may be rounding, nats: of the sum, of rows, and what near-collinear features add."""
-    amplified = 0.0
-    if p.factors.P.ndim == 3 and p.n_features > 1:
-        K, D = p.means.shape
-        amplified = float(np.einsum("kij,kj->ki", np.broadcast_to(np.abs(p.factors.P), (K, D, D)), p.sds).max())
-    return 1e-13 * abs(trace[-1]) + (noise + 4.0 * EPS * amplified) * trace.weight
-
-
-def _floor(engine: Any, variance_floor: float, policy: str) -> Floor | None:
-    if variance_floor == 0.0:
-        if policy == "floor":
-            raise ValueError("variance_floor must be above 0 for on_collapse='floor', got 0; 1e-6 is a share to begin with")
-        return None
-    if not hasattr(engine, "moments"):
-        raise TypeError(
-            f"variance_floor must be 0 for a {type(engine).__name__}, got {variance_floor:g}: for a floor relative to the data "
-            "an engine needs `moments`, the mean and variance of each feature"
-        )
-    return Floor(engine.moments[1], variance_floor * engine.weight, holds=policy == "floor" or variance_floor >= PRIOR)
 
 
 def fit(
@@ -538,20 +332,18 @@ def fit(
             start = init if isinstance(init, Parameters) else initialise.start(engine, K, kind, init, random)
             if constraints is not None and not isinstance(init, Parameters):
                 start = suited(engine, start, constraints)
-            return _climb(
+            climb = Climb(
                 engine,
                 start,
-                repair=Repair(on_collapse, random),
                 stop=stopping.AT_MAXIMUM if stop is None else stop,
+                repair=Repair(on_collapse, random),
                 reg_covar=reg_covar,
                 variance_floor=variance_floor,
                 acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
                 constraints=constraints,
-                history=history,
-                n_threads=n_threads,
-                callback=callback,
-                verbose=verbose,
             )
+            made = _run(climb, history=history, n_threads=n_threads, callback=callback, verbose=verbose)
+            return made, climb.repair.look(climb.parameters, climb.statistics, climb.floor)
         except CollapsedComponent as collapse:
             return collapse
 

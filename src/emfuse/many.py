@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 
 from emfuse import accelerate, initialise, kernels, stopping
 from emfuse._typing import Doubles, Labels, RandomState
-from emfuse.em import DOUBLE_NOISE, VARIANCE_FLOOR, em
+from emfuse.climb import DOUBLE_NOISE
+from emfuse.em import VARIANCE_FLOOR, em
 from emfuse.engines import POOLED_FROM, InMemory
 from emfuse.maximise import MOST_FLOOR, MOST_ROUNDING, RECENTRE_ABOVE, CollapsedComponent
 from emfuse.parameters import FEW_FEATURES, Parameters
