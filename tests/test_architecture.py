@@ -26,6 +26,7 @@ LAYERS = {
     "stopping": 2,
     "collapse": 3,
     "accelerate": 3,
+    "density": 3,
     "climb": 3,
     "hierarchical": 3,
     "initialise": 3,

@@ -15,6 +15,7 @@ from emfuse import engines, initialise, kernels, stopping, threads
 from emfuse.binned import Binned, fit_binned
 from emfuse.collapse import CollapseWarning
 from emfuse.constraints import Constraints
+from emfuse.density import Mixture
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
@@ -38,6 +39,7 @@ __all__ = [
     "GaussianMixture",
     "History",
     "InMemory",
+    "Mixture",
     "NotConverged",
     "NotPositiveDefinite",
     "Parameters",

@@ -21,6 +21,7 @@ from emfuse._typing import Doubles, Floats, Labels, RandomState
 from emfuse.climb import Climb
 from emfuse.collapse import CollapseWarning, Repair
 from emfuse.constraints import Constraints, Held
+from emfuse.density import Mixture
 from emfuse.engines import Engine, InMemory, cut
 from emfuse.maximise import CollapsedComponent
 from emfuse.parameters import Factors, Parameters
@@ -129,6 +130,11 @@ class Fit:
     def bic(self) -> float:
         """Schwarz's criterion, p log n - 2 log L with n the sum of row weights; smaller is better."""
         return self.free_parameters * float(np.log(self.statistics.weight)) - 2.0 * self.log_likelihood
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture as a distribution: densities, quantiles, marginals, conditionals (`emfuse.Mixture`)."""
+        return Mixture(self.parameters)
 
     def predict(self, X: ArrayLike) -> Labels:
         """Return the most likely component of each row, (N,) int64."""
