@@ -24,6 +24,7 @@ LAYERS = {
     "maximise": 2,
     "engines": 2,
     "stopping": 2,
+    "blocks": 3,
     "collapse": 3,
     "accelerate": 3,
     "density": 3,

@@ -522,8 +522,8 @@ def test_a_collapse_in_fit_leaves_nothing_half_done(blobs):
 
 
 def test_a_stream_is_no_data():
-    """What has neither numbers nor `sweep` is refused as any other X."""
-    with pytest.raises((TypeError, ValueError), match="X must be"):
+    """What can be read only once cannot be swept."""
+    with pytest.raises((TypeError, ValueError), match="EM needs many passes"):
         em(io.StringIO("1 2 3"), Parameters.univariate([1.0], [0.0], [1.0]), stop=1)
 
 

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 from emfuse import engines, initialise, kernels, stopping, threads
 from emfuse.binned import Binned, fit_binned
+from emfuse.blocks import Blocks
 from emfuse.collapse import CollapseWarning
 from emfuse.constraints import Constraints
 from emfuse.density import Mixture
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Binned",
+    "Blocks",
     "CollapseWarning",
     "CollapsedComponent",
     "Constraints",

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from emfuse import engines, initialise, stopping
 from emfuse._typing import Doubles, Floats, Labels, RandomState
+from emfuse.blocks import as_engine
 from emfuse.climb import Climb
 from emfuse.collapse import CollapseWarning, Repair
 from emfuse.constraints import Constraints, Held
@@ -292,9 +293,10 @@ def fit(
 
     Parameters
     ----------
-    X : (N, D) array-like    rows, data units; 1-D is taken as one feature
+    X : (N, D) array-like, file or engine    rows, data units; 1-D is taken as one feature. A path to an .npy or Parquet file, a
+        folder or glob of them, an Arrow table or an h5py or Zarr data set is read again for each sweep (`emfuse.Blocks`)
     n_components : int       K
-    structure : str          "full", "tied", "diag" or "spherical"
+    structure : str          "full", "tied", "diag", "spherical", or one of mclust's fourteen (`emfuse.structures`)
     sample_weight : (N,)     row weights, at least 0
     random_state : int, Generator, RandomState or None    seeds the starts; None is the same starts every time. The first ones of
         many are the same as those of few
@@ -314,9 +316,16 @@ def fit(
     Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
     """
     engine = _engine(X, sample_weight, n_threads)
-    if not isinstance(engine, InMemory):
-        raise TypeError(f"X must be rows in memory, got {type(engine).__name__}; `emfuse.em` takes any engine, from a start")
-    K = initialise.checked_components(n_components, len(engine.X))
+    seeds = initialise.generator(random_state)
+    rows = engine
+    if not isinstance(engine, InMemory):  # starts look at a sample; EM at all
+        if not hasattr(engine, "sample"):
+            raise TypeError(
+                f"X must be rows, or an engine that can draw a `sample` of them, got {type(engine).__name__}; `emfuse.em` takes "
+                "any engine, from a start"
+            )
+        rows = engine.sample(initialise.most_rows(n_components), np.random.default_rng(int(seeds.integers(1 << 62))))
+    K = initialise.checked_components(n_components, len(rows.X))
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
     Repair(on_collapse)  # raises
@@ -324,20 +333,20 @@ def fit(
         if constraints is not None:
             raise ValueError("sd is short for constraints=Constraints(sds=[...]): give one of them")
         constraints = Constraints(sds=[sd] * K)
-    seeds = initialise.generator(random_state)
     numbers = [int(seeds.integers(1 << 62)) for _ in range(1 if isinstance(init, Parameters) else n_init)]
     quiet = callback is None and not verbose
     kind, n_starts = structure_named(structure), 1
     shapes = Factors(np.empty((K, engine.n_features)), np.empty(kind.factor_shape(K, engine.n_features)), np.empty(K))
-    if quiet and len(cut(len(engine.X), shapes)) == 1:  # a sweep is too short for threads, so starts have them
-        n_starts, engine = engine.n_threads, InMemory(engine.X, engine.sample_weight, n_threads=1, trusted=True)
+    if quiet and rows is engine and len(cut(len(rows.X), shapes)) == 1:  # a sweep is too short for threads, so starts have them
+        n_starts, rows = rows.n_threads, InMemory(rows.X, rows.sample_weight, n_threads=1, trusted=True)
+        engine = rows
 
     def one(number: int) -> tuple[Fit, list[str]] | CollapsedComponent:
         random = np.random.default_rng(number)
         try:
-            start = init if isinstance(init, Parameters) else initialise.start(engine, K, kind, init, random)
+            start = init if isinstance(init, Parameters) else initialise.start(rows, K, kind, init, random)
             if constraints is not None and not isinstance(init, Parameters):
-                start = suited(engine, start, constraints)
+                start = suited(rows, start, constraints)
             climb = Climb(
                 engine,
                 start,
@@ -381,7 +390,8 @@ def suited(engine: InMemory, start: Parameters, constraints: Constraints) -> Par
 
 def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:
     if not hasattr(data, "sweep"):
-        return InMemory(data, sample_weight, n_threads=n_threads)
+        streamed = None if isinstance(data, np.ndarray) else as_engine(data, weights=sample_weight, n_threads=n_threads)
+        return InMemory(data, sample_weight, n_threads=n_threads) if streamed is None else streamed
     if sample_weight is not None:
         raise ValueError("sample_weight must be given to the engine, not beside it")
     return data

@@ -268,6 +268,11 @@ def nearest(engine: InMemory, centres: Floats) -> Factors:
     )
 
 
+def most_rows(K: int) -> int:
+    """Return how many rows the starts look at, at most."""
+    return max(MOST_SAMPLE, ROWS_A_COMPONENT * K) if isinstance(K, (int, np.integer)) else MOST_SAMPLE
+
+
 def _sample_size(engine: InMemory, K: int) -> int:
     return max(min(max(LEAST_SAMPLE, len(engine.X) // SHARE), MOST_SAMPLE), ROWS_A_COMPONENT * K)
 
