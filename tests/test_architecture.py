@@ -25,6 +25,7 @@ LAYERS = {
     "engines": 2,
     "stopping": 2,
     "blocks": 3,
+    "dask_engine": 3,
     "collapse": 3,
     "accelerate": 3,
     "density": 3,
@@ -42,8 +43,16 @@ LAYERS = {
     "cli": 5,
 }
 ORDER = list(LAYERS)
-# What is imported in one file alone; "dask" and the like in none as yet.
-HEAVY = {"sklearn": "estimator", "matplotlib": "plots", "tqdm": "em", "dask": None, "pyarrow": None, "pandas": None}
+# What is imported in one file alone, or in none.
+HEAVY = {
+    "sklearn": "estimator",
+    "matplotlib": "plots",
+    "tqdm": "em",
+    "dask": "dask_engine",
+    "distributed": "dask_engine",
+    "pyarrow": None,
+    "pandas": None,
+}
 
 
 def tree_of(module):

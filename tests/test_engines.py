@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import emfuse
 from emfuse import InMemory, SufficientStatistics, engines, kernels
 from emfuse.parameters import Factors
 
@@ -292,3 +293,19 @@ def test_factors_made_by_hand_can_be_swept():
     """P of zeros leaves out the distance: what `InMemory.moments` rests on."""
     s = InMemory([1.0, 3.0]).sweep(Factors(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)))
     assert (s.mass[0], s.first[0, 0], s.second[0, 0], s.log_likelihood) == (2.0, 4.0, 10.0, 0.0)
+
+
+def test_moments_do_not_look_at_a_row_of_weight_0():
+    """However far away it is, and wherever."""
+    X = np.array([[1e300], [1.0], [3.0]])
+    mean, variance = InMemory(X, [0.0, 1.0, 1.0]).moments
+    assert (mean[0], variance[0]) == (2.0, 1.0)
+
+
+def test_row_weights_need_not_be_aligned():
+    """A field of packed records is taken as it is."""
+    packed = np.zeros(5, dtype=[("a", "i1"), ("w", "f8")])
+    packed["w"] = [1, 2, 3, 4, 5]
+    X = np.arange(5.0)
+    factors = emfuse.Parameters.univariate([1.0], [2.0], [1.0]).factors
+    assert InMemory(X, packed["w"]).sweep(factors).weight == 15.0

@@ -16,6 +16,7 @@ from emfuse.binned import Binned, fit_binned
 from emfuse.blocks import Blocks
 from emfuse.collapse import CollapseWarning
 from emfuse.constraints import Constraints
+from emfuse.dask_engine import DaskEngine
 from emfuse.density import Mixture
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
@@ -36,6 +37,7 @@ __all__ = [
     "CollapseWarning",
     "CollapsedComponent",
     "Constraints",
+    "DaskEngine",
     "Fit",
     "Fits",
     "GaussianMixture",

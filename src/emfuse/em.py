@@ -22,6 +22,7 @@ from emfuse.blocks import as_engine
 from emfuse.climb import Climb
 from emfuse.collapse import CollapseWarning, Repair
 from emfuse.constraints import Constraints, Held
+from emfuse.dask_engine import DaskEngine, is_dask
 from emfuse.density import Mixture
 from emfuse.engines import Engine, InMemory, cut
 from emfuse.maximise import CollapsedComponent
@@ -294,7 +295,8 @@ def fit(
     Parameters
     ----------
     X : (N, D) array-like, file or engine    rows, data units; 1-D is taken as one feature. A path to an .npy or Parquet file, a
-        folder or glob of them, an Arrow table or an h5py or Zarr data set is read again for each sweep (`emfuse.Blocks`)
+        folder or glob of them, an Arrow table or an h5py or Zarr data set is read again for each sweep (`emfuse.Blocks`); a Dask
+        array or data frame is swept where its partitions are (`emfuse.DaskEngine`)
     n_components : int       K
     structure : str          "full", "tied", "diag", "spherical", or one of mclust's fourteen (`emfuse.structures`)
     sample_weight : (N,)     row weights, at least 0
@@ -389,6 +391,8 @@ def suited(engine: InMemory, start: Parameters, constraints: Constraints) -> Par
 
 
 def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:
+    if is_dask(data):
+        return DaskEngine(data, sample_weight=sample_weight)
     if not hasattr(data, "sweep"):
         streamed = None if isinstance(data, np.ndarray) else as_engine(data, weights=sample_weight, n_threads=n_threads)
         return InMemory(data, sample_weight, n_threads=n_threads) if streamed is None else streamed

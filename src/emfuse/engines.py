@@ -184,7 +184,8 @@ class InMemory:
     @cached_property
     def moments(self) -> tuple[Doubles, Doubles]:
         """Mean and variance of each feature, (D,) each, with the row weights. Raises ValueError where a variance overflows."""
-        guess = self.X[:1].astype(np.float64)
+        first = 0 if self.sample_weight is None else int(self.sample_weight.argmax())  # a row of weight 0 may be anywhere
+        guess = self.X[first : first + 1].astype(np.float64)
         for _ in range(2):  # about the first row, then about the mean
             s = self._sweep(Factors(guess, np.zeros((1, self.n_features)), np.zeros(1)), guess, False)
             t = s.first / s.mass
@@ -299,7 +300,7 @@ def as_weights(sample_weight: ArrayLike | None, N: int) -> Doubles | None:
         v = _from_objects(v, "sample_weight")
     if v.dtype.kind not in "buif":
         raise TypeError(f"sample_weight must be real numbers, got an array of {v.dtype}")
-    v = np.ascontiguousarray(v, dtype=np.float64)
+    v = np.require(v, dtype=np.float64, requirements=["C", "A"])
     if v.shape != (N,):
         raise ValueError(f"sample_weight must have shape ({N},), one number a row of X, got {v.shape}")
     bad = ~(np.isfinite(v) & (v >= 0.0))
