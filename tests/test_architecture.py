@@ -39,7 +39,10 @@ LAYERS = {
     "many": 4,
     "estimator": 4,
     "tables": 4,
+    "film": 5,
     "plots": 5,
+    "summary": 5,
+    "html": 5,
     "cli": 5,
 }
 ORDER = list(LAYERS)

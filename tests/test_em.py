@@ -652,3 +652,16 @@ def test_ctrl_c_ends_the_builds_own_loop(run):
         "    os._exit(0)\n"  # under -c Python itself may end by the signal that was heard
     )
     assert run(code, env={"EMFUSE_NUM_THREADS": "1"}) == "heard"
+
+
+def test_a_fit_draws_itself_and_is_summed_up(tmp_path):
+    """`plot`, `film`, `summary` and the notebook's table are a word away."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    X = np.random.default_rng(0).normal(size=80) + np.repeat([0.0, 6.0], 40)
+    made = fit(X, 2, init="random_rows", history=True)
+    assert made.plot(X).get_xlabel() is not None
+    made.film(X, tmp_path / "film.gif")
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+    assert "log-likelihood" in made.summary().lower()
+    assert made._repr_html_().startswith("<") and made.parameters._repr_html_().startswith("<")

@@ -396,9 +396,13 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
             raise TypeError("offsets, sweeps and outcome must be C-ordered int64 arrays")
     if sweeps.size != M or outcome.size != M or not 0 <= begin <= end <= M:
         raise TypeError("sweeps and outcome must have an entry for each data set")
-    if M and (offsets[0] != 0 or offsets[M] != data.N or (offsets[1:] < offsets[:-1]).any()):
-        raise ValueError("offsets must rise from 0 to the number of rows")
     cdef const int64_t* at = <const int64_t*>cnp.PyArray_DATA(offsets)
+    cdef ptrdiff_t i
+    if M < 0 or at[0] != 0 or at[M] != data.N:
+        raise ValueError("offsets must rise from 0 to the number of rows")
+    for i in range(M):
+        if at[i + 1] < at[i]:
+            raise ValueError("offsets must rise from 0 to the number of rows")
     cdef int64_t* swept = <int64_t*>cnp.PyArray_DATA(sweeps)
     cdef int64_t* ended = <int64_t*>cnp.PyArray_DATA(outcome)
     cdef Wish wish
@@ -414,7 +418,7 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
     wish.limits.pairs, wish.limits.rebase, wish.limits.radius, wish.limits.curvature = pairs, rebase, radius, curvature
     wish.limits.least_weight, wish.limits.look_below, wish.limits.most_log = least_weight, look_below, most_log
     wish.limits.least_left = least_left
-    cdef ptrdiff_t size = size_of(wish.form, K, D), i
+    cdef ptrdiff_t size = size_of(wish.form, K, D)
     cdef double* w = doubles(weights, M * K, "weights", True)
     cdef double* mu = doubles(means, M * K * D, "means", True)
     cdef double* C = doubles(covariances, M * size, "covariances", True)

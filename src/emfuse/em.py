@@ -5,6 +5,8 @@ Layer 3.
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import time
 import warnings
@@ -154,6 +156,27 @@ class Fit:
         """Draw rows and their components: see `Parameters.sample`."""
         return self.parameters.sample(n_samples, random_state)
 
+    def summary(self) -> str:
+        """Return the fit in 80 columns, like R's summary()."""
+        return str(_of_layer_5("summary").summary(self))
+
+    def plot(self, X: ArrayLike | None = None, **options: Any) -> Any:
+        """Draw the fit, over the rows X where they are given, in the way that suits it; returns matplotlib's Axes.
+
+        See `emfuse.plots.plot` for the options, and `emfuse.plots` for other pictures.
+        """
+        return _of_layer_5("plots").plot(self, X, **options)
+
+    def film(self, X: ArrayLike, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Write how the fit came about, sweep by sweep, as .gif, .mp4 or a folder of .png; needs `history=True`.
+
+        See `emfuse.plots.film` for the options and the result.
+        """
+        return _of_layer_5("plots").film(self, X, path, **options)
+
+    def _repr_html_(self) -> str:
+        return str(_of_layer_5("html").of_fit(self))
+
     def _evaluate(self, X: ArrayLike, **want: bool) -> engines.Evaluation:
         return engines.evaluate(X, self.parameters.factors, n_threads=self.n_threads, **want)
 
@@ -165,6 +188,11 @@ class Fit:
             f"AIC {self.aic:.4f}, BIC {self.bic:.4f}\n"
             f"{state} after {self.sweeps} sweeps, {self.seconds:.3g} s: {self.reason}"
         ) + "".join(f"\n{sentence}" for sentence in self.repairs)
+
+
+def _of_layer_5(name: str) -> Any:
+    """What draws and prints, when it is asked for: nothing here depends on it."""
+    return importlib.import_module(f"emfuse.{name}")
 
 
 def em(
@@ -309,8 +337,7 @@ def fit(
         are in `Fit.scores`, and one that collapses is passed over
     stop : rule or int       default: within 1e-6 nats of the maximum by estimate, or 10,000 sweeps
     acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
-    constraints : Constraints or None    as in `em`; a start's components are put in the
-        order that suits them best
+    constraints : Constraints or None    as in `em`; a start's components are put in the order that suits them best
     sd : float or None       short for one known standard deviation: `Constraints(sds=[sd] * K)`; one feature
     on_collapse : str        as in `em`, from where `CollapseWarning` comes too
     reg_covar, variance_floor, history, n_threads, callback, verbose    as in `em`

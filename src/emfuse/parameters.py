@@ -5,6 +5,7 @@ Layer 2.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from dataclasses import dataclass
@@ -256,6 +257,9 @@ class Parameters:
         return self.structure == other.structure and all(same)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _repr_html_(self) -> str:
+        return str(importlib.import_module("emfuse.html").of_parameters(self))  # a notebook asks; nothing here depends on it
 
     def __repr__(self) -> str:
         K, D = self.means.shape
