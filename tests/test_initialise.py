@@ -197,7 +197,10 @@ def test_a_senseless_seed_is_refused(seed):
 
 def test_an_unknown_start_lists_those_there_are():
     """The error says what there is to choose from."""
-    words = r"init must be one of 'kmeans', 'kmeans\+\+', 'random_rows', 'quantiles', 'short_runs', 'random', or emfuse\.Parameters, got 'pca'"
+    words = (
+        r"init must be one of 'kmeans', 'kmeans\+\+', 'random_rows', 'quantiles', 'short_runs', 'random', or emfuse\.Parameters, "
+        "got 'pca'"
+    )
     with pytest.raises(ValueError, match=words):
         start(np.arange(4.0), 2, init="pca")
 

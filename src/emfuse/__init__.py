@@ -24,12 +24,15 @@ from emfuse.initialise import from_labels, from_responsibilities
 from emfuse.many import Fits, fit_many
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import Parameters
+from emfuse.selection import Selection, select
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import NotPositiveDefinite
+from emfuse.uncertainty import Uncertainty, bootstrap_lrt, standard_errors
 
 if TYPE_CHECKING:
     from emfuse import mclust, mixtools, plots
     from emfuse.estimator import GaussianMixture
+    from emfuse.selector import GaussianMixtureSelector
 
 __all__ = [
     "Binned",
@@ -41,6 +44,7 @@ __all__ = [
     "Fit",
     "Fits",
     "GaussianMixture",
+    "GaussianMixtureSelector",
     "History",
     "InMemory",
     "Mixture",
@@ -48,7 +52,10 @@ __all__ = [
     "NotPositiveDefinite",
     "Parameters",
     "Progress",
+    "Selection",
     "SufficientStatistics",
+    "Uncertainty",
+    "bootstrap_lrt",
     "em",
     "engines",
     "fit",
@@ -62,6 +69,8 @@ __all__ = [
     "mclust",
     "mixtools",
     "plots",
+    "select",
+    "standard_errors",
     "stopping",
     "threads",
 ]
@@ -72,6 +81,8 @@ def __getattr__(name: str) -> object:
 
     if name == "GaussianMixture":
         return importlib.import_module("emfuse.estimator").GaussianMixture
+    if name == "GaussianMixtureSelector":
+        return importlib.import_module("emfuse.selector").GaussianMixtureSelector
     if name in ("mclust", "mixtools", "plots"):
         return importlib.import_module(f"emfuse.{name}")
     raise AttributeError(f"module 'emfuse' has no attribute {name!r}")

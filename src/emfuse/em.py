@@ -156,26 +156,30 @@ class Fit:
         """Draw rows and their components: see `Parameters.sample`."""
         return self.parameters.sample(n_samples, random_state)
 
+    def standard_errors(self, X: ArrayLike, **options: Any) -> Any:
+        """Return how far off the parameters may be: see `emfuse.standard_errors` for methods and options; X are the rows."""
+        return _above("uncertainty").standard_errors(self, X, **options)
+
     def summary(self) -> str:
         """Return the fit in 80 columns, like R's summary()."""
-        return str(_of_layer_5("summary").summary(self))
+        return str(_above("summary").summary(self))
 
     def plot(self, X: ArrayLike | None = None, **options: Any) -> Any:
         """Draw the fit, over the rows X where they are given, in the way that suits it; returns matplotlib's Axes.
 
         See `emfuse.plots.plot` for the options, and `emfuse.plots` for other pictures.
         """
-        return _of_layer_5("plots").plot(self, X, **options)
+        return _above("plots").plot(self, X, **options)
 
     def film(self, X: ArrayLike, path: str | os.PathLike[str], **options: Any) -> Any:
         """Write how the fit came about, sweep by sweep, as .gif, .mp4 or a folder of .png; needs `history=True`.
 
         See `emfuse.plots.film` for the options and the result.
         """
-        return _of_layer_5("plots").film(self, X, path, **options)
+        return _above("plots").film(self, X, path, **options)
 
     def _repr_html_(self) -> str:
-        return str(_of_layer_5("html").of_fit(self))
+        return str(_above("html").of_fit(self))
 
     def _evaluate(self, X: ArrayLike, **want: bool) -> engines.Evaluation:
         return engines.evaluate(X, self.parameters.factors, n_threads=self.n_threads, **want)
@@ -190,8 +194,8 @@ class Fit:
         ) + "".join(f"\n{sentence}" for sentence in self.repairs)
 
 
-def _of_layer_5(name: str) -> Any:
-    """What draws and prints, when it is asked for: nothing here depends on it."""
+def _above(name: str) -> Any:
+    """A module of a higher layer, when it is asked for: nothing here depends on it."""
     return importlib.import_module(f"emfuse.{name}")
 
 

@@ -35,6 +35,8 @@ from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import WEIGHTS_SUM_TO_ONE_WITHIN, Parameters
 from emfuse.stopping import Limit, Trace
 from emfuse.structures import structure_named
+from emfuse.uncertainty import boot_comp as boot_comp
+from emfuse.uncertainty import boot_se as boot_se
 
 MV_RESTARTS = 15  # mvnormalmixEM's, which has no argument for it
 
