@@ -41,7 +41,7 @@ INITS = ("short_runs", *initialise.CENTRES, "quantiles", "random")
 # too many components take a third of the sweeps that they take to the 1e-6 of `emfuse.fit`.
 A_ROW, MOST_NATS, MOST_SWEEPS = 1e-6, 0.1, 1_000
 SCREEN_A_ROW, SCREEN_SWEEPS = 1e-4, 60  # the same over a sample, to tell starts apart
-RUNS = 10  # short runs from partitions; from the models beside it each model gets some more
+RUNS = 6  # short runs from partitions; its neighbours give each model some more
 MOST_TRIED, MOST_TRIED_SLOW = 8, 3  # components that are cut, or left out, in turn; and of the ten whose M step is slow
 HALF = float(np.sqrt(2.0 / np.pi))  # standard deviations from a Gaussian's mean to those of its halves
 GENTLE = 0.1  # the same for a cut that changes next to nothing
@@ -227,7 +227,7 @@ def select(
     structures : str or several  any of the fourteen: "full", "tied", "diag", "spherical", or mclust's names
     criterion : str              "bic", "aic" or "icl" (see `Row`); the smallest is best
     n_init : int                 how many starts of each model climb, besides those from its neighbours
-    init : str                   as in `emfuse.fit`; a start by "short_runs" is the best of ten here
+    init : str                   as in `emfuse.fit`; a start by "short_runs" is the best of six here
     sample_weight : (N,)         row weights, at least 0; weight two is the row twice
     random_state : int, Generator, RandomState or None    seeds the starts; None is the same starts every time
     stop : rule or int           as in `emfuse.em`; default: within 1e-6 nats a row of the maximum, and 0.1 in all, by estimate;
