@@ -250,7 +250,7 @@ def _refined(A: Doubles, L: Doubles) -> Doubles:
     The residual is taken to about twice double precision: L is split into slices of 20 bits, whose products are exact in
     double (Ozaki, Ogita, Oishi & Rump 2012, "Error-free transformations of matrix multiplication").
     """
-    from scipy.linalg import solve_triangular
+    from scipy.linalg.lapack import dtrtri
 
     row_size = np.exp2(np.ceil(np.log2(np.abs(L).max(axis=1, keepdims=True))))
     slices, rest = [], L
@@ -264,6 +264,7 @@ def _refined(A: Doubles, L: Doubles) -> Doubles:
     residual = (residual - cross) - cross.T
     small = high @ rest.T
     residual = residual - (middle @ middle.T + small + small.T + middle @ rest.T + rest @ middle.T)
-    E = solve_triangular(L, solve_triangular(L, residual, lower=True).T, lower=True)
+    inverse = dtrtri(L, lower=1)[0]  # and not two solutions, for which a BLAS wakes its threads whatever the size
+    E = inverse @ residual @ inverse.T
     E = np.tril(E, -1) + np.diag(0.5 * np.diagonal(E))
     return np.asarray(L + L @ E)
