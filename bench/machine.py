@@ -55,7 +55,8 @@ def add_json(parser, name):
 
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    text = re.sub(r"\[[^][{}]*\]", lambda row: " ".join(row[0].split()), json.dumps(content, indent=1))  # a line a row of numbers
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def cpu_model():

@@ -16,7 +16,6 @@ Layer 3.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from emfuse import initialise, stopping
 from emfuse._typing import Doubles
-from emfuse.em import Fit, NotConverged, Progress, em
+from emfuse.em import Fit, Progress, em, warn_at_limit
 from emfuse.engines import MOST_WEIGHT, OVERFLOWED, InMemory
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics, in_form_of
@@ -244,12 +243,8 @@ def fit_binned(
         callback=callback,
         verbose=verbose,
     )
-    if stop is None and not made.converged:
-        warnings.warn(
-            f"the fit did not converge: {made.reason}. Ask for fewer components, or give a `stop` of your own.",
-            NotConverged,
-            stacklevel=2,
-        )
+    if stop is None:
+        warn_at_limit(made)
     return made
 
 

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 import numpy as np
 
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
-from emfuse.engines import GROUP_ROWS, OVERFLOWED, Evaluation, InMemory, as_rows, as_weights, cut
+from emfuse.engines import GROUP_ROWS, OVERFLOWED, Evaluation, InMemory, as_rows, as_weights, cut, overflowing
 from emfuse.parameters import Factors
 from emfuse.statistics import SufficientStatistics
 from emfuse.threads import in_order, thread_count
@@ -236,12 +236,7 @@ class Blocks:
                 weight += added
             variance = scatter / weight
         if not np.isfinite(variance).all():
-            feature = int((~np.isfinite(variance)).argmax())
-            called = "" if self._columns is None else f" (column {self._columns[feature]!r})"
-            raise ValueError(
-                f"feature {feature}{called} has rows so far from the others that the variance overflows; the spread must be "
-                "below about 1e150. Remove them, or divide the feature by a constant."
-            )
+            raise overflowing(variance, self._columns)
         return mean, np.asarray(variance)
 
     def sample(self, n_rows: int, random: np.random.Generator) -> InMemory:

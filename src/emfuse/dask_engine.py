@@ -30,7 +30,7 @@ import numpy as np
 
 from emfuse import engines
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
-from emfuse.engines import InMemory, as_rows, as_weights
+from emfuse.engines import InMemory, as_rows, as_weights, overflowing
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 
@@ -131,12 +131,7 @@ class DaskEngine:
         with np.errstate(over="ignore", invalid="ignore"):
             variance = (s.second / s.mass - t * t)[0]
         if not np.isfinite(variance).all():
-            feature = int((~np.isfinite(variance)).argmax())
-            called = "" if self._columns is None else f" (column {self._columns[feature]!r})"
-            raise ValueError(
-                f"feature {feature}{called} has rows so far from the others that the variance overflows; the spread must be "
-                "below about 1e150. Remove them, or divide the feature by a constant."
-            )
+            raise overflowing(variance, self._columns)
         return guess[0], np.asarray(np.maximum(variance, 0.0))
 
     def sample(self, n_rows: int, random: np.random.Generator) -> InMemory:

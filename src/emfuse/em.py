@@ -406,13 +406,16 @@ def fit(
     best = replace(best, scores=np.array(scores))
     for sentence in told:
         warnings.warn(f"{sentence}. Ask for fewer components, or for another `on_collapse`.", CollapseWarning, stacklevel=2)
-    if stop is None and not best.converged:
-        warnings.warn(
-            f"the fit did not converge: {best.reason}. Ask for fewer components, or give a `stop` of your own.",
-            NotConverged,
-            stacklevel=2,
-        )
+    if stop is None:
+        warn_at_limit(best)
     return best
+
+
+def warn_at_limit(made: Fit) -> None:
+    """Warn the caller's caller of a fit that the default stop's limit ended."""
+    if not made.converged:
+        words = f"the fit did not converge: {made.reason}. Ask for fewer components, or give a `stop` of your own."
+        warnings.warn(words, NotConverged, stacklevel=3)
 
 
 def suited(engine: InMemory, start: Parameters, constraints: Constraints) -> Parameters:

@@ -11,6 +11,7 @@ Layer 2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -263,6 +264,16 @@ class InMemory:
 def evaluate(X: ArrayLike, factors: Factors, *, n_threads: int | None = None, **want: Any) -> Evaluation:
     """Evaluate a mixture on rows: see `InMemory` for X and `InMemory.evaluate` for what may be wanted."""
     return InMemory(X, n_threads=n_threads).evaluate(factors, **want)
+
+
+def overflowing(variance: Doubles, columns: Sequence[object] | None) -> ValueError:
+    """Return the error for variances of features, (D,), that overflow, where the row that does it is not at hand."""
+    feature = int((~np.isfinite(variance)).argmax())
+    called = "" if columns is None else f" (column {columns[feature]!r})"
+    return ValueError(
+        f"feature {feature}{called} has rows so far from the others that the variance overflows; the spread must be below about "
+        "1e150. Remove them, or divide the feature by a constant."
+    )
 
 
 def as_rows(X: ArrayLike, *, trusted: bool = False) -> Floats:
