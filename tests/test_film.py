@@ -243,3 +243,20 @@ emfuse.plots.film(emfuse.em([0.0, 1.0], p, stop=1, history=True), [0.0, 1.0], {o
 print({{"matplotlib.pyplot", "matplotlib.animation"}} & set(sys.modules))
 """
     assert run(code) == "set()"
+
+
+def test_a_slider_shows_the_frame_of_its_sweep(fit, tmp_path):
+    """The same pictures as the film's, one at a time."""
+    pytest.importorskip("ipywidgets", reason="a slider is for notebooks, where ipywidgets is")
+    sweeps = plots.film(*fit, tmp_path / "frames")
+    position, picture = plots.slider(*fit).children
+    assert list(position.options) == sweeps
+    for i in (0, 3, 1):
+        position.index = i
+        assert picture.value == (tmp_path / "frames" / f"frame_{i:04}.png").read_bytes()
+
+
+def test_without_ipywidgets_the_way_to_get_it_is_said(fit, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(ImportError, match="pip install ipywidgets"):
+        plots.slider(*fit)

@@ -1,8 +1,13 @@
-"""Pictures: what is drawn, on which axes, and that nothing else changes."""
+"""Pictures: what is drawn, on which axes, and that nothing else changes.
+
+`tests/pictures/` keeps how each of them looked when somebody last looked: after a change that was meant, look at what
+`python tests/test_plots.py --record` writes there.
+"""
 
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +15,9 @@ import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Ellipse
+from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 
 import emfuse
@@ -38,16 +45,31 @@ DRAWERS = {  # of a picture: whose fit and rows it shows, and how it is drawn
 SEVERAL = ("matrix", "history")  # panels in the place of the axes
 
 
+PICTURES = Path(__file__).parent / "pictures"
+LIKENED = [name for name in DRAWERS if name != "strips"]  # whose one edge falls a dot lower with another matplotlib
+MOST_APART = 3.0  # of 255, root mean square: dashes that change give 5, and matplotlib 3.10 beside 3.11 2
+
+
+def drawing(name, ax=None):
+    """The named picture of a small fit, on axes that may be given."""
+    p, drawn = DRAWERS[name]
+    X, _ = p.sample(200, 0)
+    return drawn(emfuse.em(X, p, stop=3, history=True), X, ax)
+
+
+def save_without_words(name, path):
+    """Words are left out, since every version of the fonts draws them a little differently; other tests read them."""
+    figure = drawing(name).figure
+    figure.set_size_inches(5.0, 4.0)  # whole dots, which rounding leaves as they are
+    for words in [*figure.findobj(Text), *figure.findobj(Legend)]:
+        words.set_visible(False)
+    figure.savefig(path, dpi=50)
+
+
 @pytest.fixture
 def draw():
     """Function that draws the named picture of a small fit, on axes that may be given."""
-
-    def made(name, ax=None):
-        p, drawn = DRAWERS[name]
-        X, _ = p.sample(200, 0)
-        return drawn(emfuse.em(X, p, stop=3, history=True), X, ax)
-
-    return made
+    return drawing
 
 
 def chosen_from(criterion="bic", structures=("full", "diag"), best=None):
@@ -420,6 +442,14 @@ def test_a_trace_says_why_it_stopped_in_whole():
     assert " ".join(ax.get_title("left").split()) == f"Stopped before convergence after 1 sweep: {reason}"
 
 
+@pytest.mark.parametrize("name", LIKENED)
+def test_a_picture_looks_as_it_did(name, tmp_path):
+    """Dot by dot, but for its words."""
+    kept, made = PICTURES / f"{name.replace(' ', '_')}.png", tmp_path / "made.png"
+    save_without_words(name, made)
+    assert compare_images(str(kept), str(made), tol=MOST_APART) is None
+
+
 @pytest.mark.parametrize("name", DRAWERS)
 def test_nothing_is_cut_off(name, draw):
     """Every word and every axis lies within the figure."""
@@ -564,3 +594,9 @@ def test_without_matplotlib_the_way_to_get_it_is_said():
     code = "import sys; sys.modules['matplotlib'] = None; import emfuse; emfuse.plots"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1] == 'ImportError: emfuse.plots needs matplotlib: pip install "emfuse[plot]"'
+
+
+if __name__ == "__main__" and "--record" in sys.argv:
+    PICTURES.mkdir(exist_ok=True)
+    for each in LIKENED:
+        save_without_words(each, PICTURES / f"{each.replace(' ', '_')}.png")

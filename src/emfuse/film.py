@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -70,6 +71,15 @@ def write(draw: Callable[[int], Frame], count: int, path: str | os.PathLike[str]
     writer(draw, count, target, fps)
 
 
+def png(frame: Frame) -> bytes:
+    """Return a frame, (H, W, 4) uint8, as the bytes of a PNG file."""
+    from PIL import Image
+
+    made = BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(made, format="PNG")
+    return made.getvalue()
+
+
 def _gif(draw: Callable[[int], Frame], count: int, target: Path, fps: float) -> None:
     from PIL import Image
 
@@ -109,7 +119,6 @@ def _mp4(draw: Callable[[int], Frame], count: int, target: Path, fps: float) -> 
     rest = chain((draw(i) for i in range(1, count)), [draw(count - 1)] * round(LAST_SECONDS * fps))
     with tempfile.TemporaryDirectory(dir=target.resolve().parent, prefix=".film-") as folder:
         made = Path(folder) / "film.mp4"
-        # H.264 halves the colours' resolution, so its sizes are even; players do not know another format of pixels
         given = f"-v error -y -f rawvideo -pix_fmt rgba -s {width}x{height} -r {fps:g} -i -"
         # H.264 halves the colours' resolution, so its sizes are even; players do not know another format of pixels
         into = "-vf pad=ceil(iw/2)*2:ceil(ih/2)*2 -c:v libx264 -crf 20 -pix_fmt yuv420p -movflags +faststart"
@@ -136,9 +145,7 @@ def _mp4(draw: Callable[[int], Frame], count: int, target: Path, fps: float) -> 
 
 
 def _folder(draw: Callable[[int], Frame], count: int, target: Path, fps: float) -> None:
-    from PIL import Image
-
     target.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(count - 1)))
     for i in range(count):
-        Image.fromarray(np.ascontiguousarray(draw(i))).save(target / f"frame_{i:0{digits}}.png")
+        (target / f"frame_{i:0{digits}}.png").write_bytes(png(draw(i)))

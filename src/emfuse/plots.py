@@ -14,6 +14,7 @@ Layer 5.
 
 from __future__ import annotations
 
+import importlib
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -524,6 +525,48 @@ def film(
     Returns the sweeps drawn, one for each frame.
     Raises ValueError where there is no history, or X, `features` or `names` do not fit it; what `emfuse.film.write` raises.
     """
+    sweeps, frame = _frames(fit, X, levels, features, names, most)
+    films.write(frame, len(sweeps), path, fps=fps)
+    return sweeps
+
+
+def slider(
+    fit: Fit | History,
+    X: ArrayLike | InMemory,
+    *,
+    levels: Sequence[float] = (1.0, 2.0),
+    features: Sequence[int] = FIRST_TWO,
+    names: Names | str = None,
+    most: int = MOST_FRAMES,
+) -> Any:
+    """Return what `film` writes as a widget for a notebook: a slider of sweeps, and the picture of the one that it stands at.
+
+    fit, X, levels, features, names, most    as in `film`
+
+    Returns an `ipywidgets.VBox`. Raises ImportError where ipywidgets is not installed; ValueError as `film` does.
+    """
+    try:
+        widgets: Any = importlib.import_module("ipywidgets")
+    except ImportError as error:
+        raise ImportError(
+            "a slider needs ipywidgets: pip install ipywidgets. `film` writes the frames to a file."
+        ) from error
+    sweeps, frame = _frames(fit, X, levels, features, names, most)
+    picture = widgets.Image(format="png")
+    position = widgets.SelectionSlider(options=sweeps, description="sweep")
+
+    def show(_: object = None) -> None:
+        picture.value = films.png(frame(position.index))
+
+    position.observe(show, "index")
+    show()
+    return widgets.VBox([position, picture])
+
+
+def _frames(
+    fit: Fit | History, X: Any, levels: Sequence[float], features: Sequence[int], names: Names | str, most: int
+) -> tuple[list[int], Callable[[int], films.Frame]]:
+    """Return the sweeps that are drawn, and the function that draws the i-th of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     kept = _history(fit)
@@ -547,8 +590,7 @@ def film(
 
     frame(0)
     figure.set_layout_engine("none")  # what was laid out once stays where it is: a film must not shake
-    films.write(frame, len(which), path, fps=fps)
-    return [kept[i].sweep for i in which]
+    return [kept[i].sweep for i in which], frame
 
 
 def panels(count: int) -> list[Axes]:
