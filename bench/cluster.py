@@ -3,20 +3,22 @@
     python -m bench.cluster              # a few minutes
     python -m bench.cluster --quick      # a tenth of the rows, under a minute: does it work? No figure to quote
 
-1. Partitions of a few rows: a sweep is then nothing but messages. A line through the medians gives what a sweep costs whatever
-   it sweeps, and what each partition adds. Beside it, the CPU seconds of a partition: the scheduler's with the client's, which
-   all partitions share, and a worker's, which only its own do.
-2. Partitions of a million rows: the share of the workers' time that is spent within the tasks that sweep, by their own clocks.
+1. Partitions of a few rows: a sweep is then nothing but messages, and a few microseconds of each partition in its worker. Beside
+   it the CPU seconds: of the scheduler with the client, which all workers share, and of the workers.
+2. Tasks that do nothing, a thousand at once: what the scheduler would cost if each partition were a task.
+3. The sums of 64 components in 32 features, and ten times as much: what a byte costs from worker to worker, and to the client.
+4. Partitions of a million rows: the share of the workers' time that is spent within the tasks that sweep, by their own clocks.
    The answer is checked first.
-3. What is sent: parameters to each worker, statistics from each partition.
-4. From these constants, a fit that no machine here could hold.
+5. What is sent, in bytes: parameters to each worker, sums from each of its threads.
+6. What one thread does alone.
+
+`bench.tree` takes these constants, by `--constants FILE`, to a cluster that nobody here has.
 
 Workers and scheduler share this machine's cores, and no network lies between them: on a cluster, the scheduler has a core of its
 own, and bytes take longer.
 """
 
 import argparse
-import importlib.util
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -27,16 +29,15 @@ import numpy as np
 
 from bench import machine
 from bench.cases import Case, problem
-from emfuse import InMemory, Parameters, SufficientStatistics
-from emfuse.dask_engine import FAN_IN, DaskEngine
+from emfuse import InMemory, Parameters, SufficientStatistics, dask_engine
+from emfuse.dask_engine import DaskEngine
 
 WORKERS = 2
 COUNTS = 10, 100, 1000  # partitions
 TINY = Case("tiny", rows=32, D=2, K=2, structure="diag", why="nothing to sweep")
 LARGE = Case("large", rows=1_000_000, D=10, K=10, structure="full", why="the middle of the road")
-HUGE = Case("huge", rows=1_000_000_000, D=32, K=64, structure="full", why="what no machine here could hold")
-HUGE_WORKERS, HUGE_ROWS = 100, 1_000_000  # rows in a partition
-NETWORK = 1.25e9  # bytes a second, assumed: 10 Gbit/s
+WIDE = Case("wide", rows=65_536, D=32, K=64, structure="full", why="parameters and sums of half a megabyte and more")
+TASKS = 1000
 WITHIN = 1e-12  # nats a row: the same sums in another order
 
 
@@ -44,16 +45,17 @@ def main(arguments=None):
     options = parse(arguments)
     from distributed import Client, LocalCluster, get_task_stream
 
-    peers()
     content = {"machine": machine.describe(), "quick": options.quick, "workers": WORKERS}
     with (
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         content["overhead"] = overhead(client, options)
+        content["task"] = task(client)
+        content["byte"] = sending(client)
         content["share"] = share(client, partial(get_task_stream, client, plot=False), options)
     content["bytes"] = sizes()
-    content["extrapolation"] = extrapolate(content["overhead"], options)
+    content["thread"] = thread(options)
     print(machine.sentence(content["machine"]))
     if options.json:
         machine.write(options.json, content)
@@ -65,12 +67,6 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, and no figure to quote")
     machine.add_json(parser, "cluster")
     return parser.parse_args(arguments)
-
-
-def peers():
-    """Say who is not here."""
-    spark = "not installed" if importlib.util.find_spec("pyspark") is None else "installed, but this program does not run it"
-    print(f"skipped: dask-ml (it has no Gaussian mixture), Spark's GaussianMixture ({spark})")
 
 
 def partitions(case, count):
@@ -109,26 +105,77 @@ def overhead(client, options):
         made = perf_counter() - began
         before = cpu_seconds(client)
         samples[count] = sweeps(engine, factors, 1.0 if options.quick else 10.0)
-        used = (cpu_seconds(client) - before) / (1 + len(samples[count])) / count
+        used = (cpu_seconds(client) - before) / (1 + len(samples[count]))
         of, least = median(samples[count]), min(samples[count])
-        print(f"  {count:5,} partitions {1e3 * of:9.1f} {1e3 * least:9.1f}   once, to persist and look: {made:.2f} s", flush=True)
+        print(
+            f"  {count:5,} partitions {1e3 * of:9.1f} {1e3 * least:9.1f}   CPU: {1e3 * used[0]:.1f} of the scheduler and the "
+            f"client, {1e3 * used[1:].sum():.1f} of the workers; once, to persist and look: {made:.2f} s",
+            flush=True,
+        )
+        if count == COUNTS[0]:
+            tree = with_a_tree(engine, factors, options)
         del engine
-    each, base = np.polyfit(COUNTS, [median(samples[count]) for count in COUNTS], 1, w=[1 / count for count in COUNTS])
-    shared, own = float(used[0]), float(used[1:].sum())  # of the last, where the rest counts least
-    print(f"  {1e3 * base:.1f} ms a sweep, and {1e3 * each:.2f} ms a partition, with {WORKERS} workers on the scheduler's cores")
-    print(f"  CPU milliseconds of a partition: {1e3 * shared:.2f} of the scheduler and the client, {1e3 * own:.2f} of a worker")
-    seconds = {
-        "base_seconds": float(base),
-        "partition_seconds": float(each),
-        "shared_cpu_seconds": shared,
-        "own_cpu_seconds": own,
-    }
-    return {"samples": samples} | seconds
+    base, all_of_them = (median(samples[count]) for count in (COUNTS[0], COUNTS[-1]))
+    each = (all_of_them - base) / (COUNTS[-1] - COUNTS[0])
+    print(f"  of {COUNTS[-1]:,}, {1e6 * each:.0f} microseconds each, with {WORKERS} workers")
+    return {"samples": samples, "base_seconds": base, "tree_seconds": tree, "partition_seconds": each}
+
+
+def with_a_tree(engine, factors, options):
+    """Seconds of a sweep whose sums are added on their way, as where there are many."""
+    light, dask_engine.LIGHT = dask_engine.LIGHT, 0
+    try:
+        seconds = median(sweeps(engine, factors, 1.0 if options.quick else 10.0))
+    finally:
+        dask_engine.LIGHT = light
+    print(f"     {'with a tree of sums':15} {1e3 * seconds:6.1f}", flush=True)
+    return seconds
+
+
+def task(client):
+    """CPU seconds of a task that does nothing."""
+    before = cpu_seconds(client)
+    client.gather(client.map(nothing, range(TASKS), pure=False))
+    used = (cpu_seconds(client) - before) / TASKS
+    shared, own = float(used[0]), float(used[1:].sum())
+    print(f"\na task that does nothing: {1e3 * shared:.2f} CPU ms of the scheduler and the client, {1e3 * own:.2f} of a worker")
+    return {"shared_cpu_seconds": shared, "own_cpu_seconds": own}
+
+
+def nothing(_):
+    return None
 
 
 def cpu_seconds(client):
     """CPU seconds of this process, where the scheduler runs, and of each worker, so far."""
     return np.array([process_time(), *client.run(process_time).values()])
+
+
+def sending(client):
+    """Seconds that a byte takes."""
+    here, there = client.nthreads()
+    few, many = numbers_in(WIDE), 10 * numbers_in(WIDE)
+    seconds = {"worker_byte_seconds": [], "client_byte_seconds": []}
+    for name, ask in (
+        ("worker_byte_seconds", lambda made: client.submit(size_of, made, workers=[there], pure=False).result()),
+        ("client_byte_seconds", lambda made: made.result()),
+    ):
+        took = []
+        for n in (few, many):
+            samples = []
+            for _ in range(20):
+                made = client.submit(sums_of, n, workers=[here], pure=False)
+                client.submit(size_of, made, workers=[here], pure=False).result()  # now it is there
+                samples.append(timed(partial(ask, made)))
+            took.append(median(samples))
+        seconds[name] = (took[1] - took[0]) / (26 * (many - few))
+    worker, through = (1e9 * each for each in seconds.values())
+    print(f"\na byte: {worker:.1f} ns from worker to worker, {through:.1f} ns from a worker through the scheduler to the client")
+    return seconds
+
+
+def size_of(sums):
+    return sums.top.size
 
 
 def share(client, stream, options):
@@ -152,9 +199,9 @@ def share(client, stream, options):
 
 
 def sizes():
-    """Bytes of factors and of statistics, pickled."""
+    """Bytes of what a sweep is asked, and of what it answers, pickled."""
     made = []
-    print("\nbytes, pickled: factors, to each worker; statistics, from each partition")
+    print("\nbytes, pickled: parameters, to each worker; sums, from each of its threads")
     for D, K, structure in (
         (2, 2, "full"),
         (10, 10, "full"),
@@ -163,41 +210,37 @@ def sizes():
         (32, 64, "tied"),
         (32, 64, "diag"),
     ):
-        p = start_of(Case("sizes", rows=1, D=D, K=K, structure=structure, why="bytes"))
-        down = len(pickle.dumps(p.factors))
-        up = len(pickle.dumps(SufficientStatistics.zeros(p.means, p.factors.form)))
+        case = Case("sizes", rows=1, D=D, K=K, structure=structure, why="bytes")
+        p = start_of(case)
+        down = len(pickle.dumps(dask_engine._Ask(p.factors, p.means, False)))
+        up = len(pickle.dumps(sums_of(numbers_in(case))))
         print(f"  D = {D:2}, K = {K:2}, {structure:4} {down:9,} {up:9,}")
-        made.append({"D": D, "K": K, "structure": structure, "factors": down, "statistics": up})
+        made.append({"D": D, "K": K, "structure": structure, "parameters": down, "sums": up})
     return made
 
 
-def extrapolate(messages, options):
-    """Seconds of one sweep over HUGE, by what was measured here."""
-    case = replace(HUGE, rows=8_192 if options.quick else 65_536)
-    engine, p = InMemory(rows_of(case), n_threads=1), start_of(HUGE)
+def numbers_in(case):
+    """How many sums a sweep brings home."""
+    return dask_engine._flat(SufficientStatistics.zeros(start_of(case).means, case.structure)).size
+
+
+def sums_of(n):
+    sums = dask_engine._Sums(n)
+    sums.add(np.ones((1, n)))
+    return sums
+
+
+def thread(options):
+    """What one thread does alone: ns for each row and component, and seconds to add one partition, or one thread's sums."""
+    case = replace(WIDE, rows=WIDE.rows // 8) if options.quick else WIDE
+    engine, p = InMemory(rows_of(case), n_threads=1), start_of(WIDE)
     ns = 1e9 * median(sweeps(engine, p.factors, 0.5)) / (case.rows * case.K)
-    s = SufficientStatistics.zeros(p.means, p.factors.form)
-    adding = median(timed(partial(s.__add__, s)) for _ in range(20))
-    size = len(pickle.dumps(s))
-    count = HUGE.rows // HUGE_ROWS
-    levels = int(np.ceil(np.log(count) / np.log(FAN_IN)))
-    kernel = 1e-9 * ns * HUGE.rows * HUGE.K / HUGE_WORKERS
-    tree = levels * FAN_IN * (adding + size / NETWORK)
-    down = HUGE_WORKERS * len(pickle.dumps(p.factors)) / NETWORK  # as if one after the other; workers pass them on
-    sent = messages["base_seconds"] + count * (messages["shared_cpu_seconds"] + messages["own_cpu_seconds"] / HUGE_WORKERS)
-    print(
-        f"\nextrapolated: {HUGE.rows:,} x {HUGE.D}, K = {HUGE.K}, {HUGE.structure}; {HUGE_WORKERS} workers, {count:,} partitions"
-    )
-    print(f"  {ns:.1f} ns for each row and component in one thread here, {NETWORK / 1e9:g} GB/s assumed; seconds of one sweep")
-    made = {"ns": ns, "adding_seconds": adding, "statistics_bytes": size, "partitions": count}
-    for n_threads in (1, 8):
-        whole = kernel / n_threads + tree + down + sent
-        print(
-            f"  {n_threads} thread{'s' * (n_threads > 1)} a worker: {whole:.2f}, of which {kernel / n_threads:.2f} in sweeps, "
-            f"{sent:.2f} messages, {tree:.3f} adding, {down:.3f} parameters ({kernel / n_threads / whole:.0%} in sweeps)"
-        )
-        made[f"seconds_{n_threads}_threads"] = whole
-    return made
+    flat = dask_engine._flat(engine.sweep(p.factors))[None]
+    sums, other = sums_of(flat.size), sums_of(flat.size)
+    partition, whole = (median(timed(call) for _ in range(20)) for call in (lambda: sums.add(flat), lambda: sums.__iadd__(other)))
+    print(f"\none thread, D = {case.D}, K = {case.K}, {case.structure}: {ns:.1f} ns for each row and component;", end=" ")
+    print(f"{1e3 * partition:.2f} ms to add the sums of a partition, {1e3 * whole:.2f} ms those of a thread")
+    return {"ns": ns, "partition_seconds": partition, "adding_seconds": whole}
 
 
 def timed(call):

@@ -3,12 +3,17 @@
     engine = DaskEngine(collection)              # a dask.array, a dask.dataframe, or a list of delayed arrays
     emfuse.em(engine, start)
 
-Statistics are sums, so partitions need no mathematics of their own: a sweep is one task for each, and a tree of `+` in the order
-of the partitions. Parameters go down and statistics come up; rows stay on the workers, in memory, looked at for NaN once.
+Statistics are sums, so partitions need no mathematics of their own: a sweep is one task for each thread of each worker, over the
+partitions that lie there, and a tree of `+` over the tasks. Parameters go down and statistics come up; rows stay on the workers,
+in memory, looked at for NaN once.
 
-Dask, left alone, hands a task to an idle worker along with a copy of its rows. So tasks are bound to the worker that has them;
-and since Dask lets a bound task wait for ever where that worker is gone, this is looked for while waiting, and the sweep is
-asked for again once Dask has made the lost partitions anew, from what they were made of.
+What a scheduler costs is counted in tasks and in what they depend on. So a task is told the numbers of its partitions, and
+takes them from the memory of its worker, of which the scheduler knows nothing. Which of them lie together is chance, so they are
+added by `_Sums`, whose bits no order changes.
+
+A task is bound to its worker. Dask lets it wait for ever where that worker is gone, so this is looked for while waiting; and
+where a partition is gone, the task says so. Either way the sweep is asked for again, once Dask has made what was lost anew, from
+what it was made of.
 
 Layer 3.
 """
@@ -18,12 +23,14 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from functools import cached_property
-from threading import Event
+from functools import cached_property, partial
+from heapq import heappop, heappush
+from threading import Semaphore
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -34,7 +41,11 @@ from emfuse.engines import InMemory, as_rows, as_weights, overflowing
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 
-FAN_IN = 16  # statistics that one task adds: few enough to be in memory together, and so many that a tree is seldom deeper than 3
+FAN_IN = 16  # sums that one task adds: few enough to be in memory together, and so many that a tree is seldom deeper than 3
+LIGHT = 1 << 16  # numbers that a sweep may bring here as they are, 1.7 megabytes, rather than added up on their way
+ADDED_AT_ONCE = 1 << 16  # numbers of statistics, half a megabyte: of small partitions many at once, of large ones each
+DIGITS, BASE = 3, 2.0**32  # of `_Sums`: 65 bits at least below the largest term, and exact for two million terms
+LEAST, MOST = -34, 32  # the digit that float64's smallest number is in, and one that no finite number reaches
 PATIENCE = 0.5  # seconds between two looks whether the workers are still there; a look is one short message
 MOST_LOSSES = 3  # times that a sweep is begun again because a worker was lost: more, and it is the sweep that ends them
 
@@ -55,8 +66,9 @@ class DaskEngine:
         for a list; or an array, where the lengths of the partitions are known
 
     All rows are persisted here, where Dask puts them, and let go with the engine. A partition may have no rows: it adds nothing.
-    Each is swept by one thread, and costs half a millisecond of the scheduler's time a sweep (`python -m bench.cluster`): let
-    there be a few for each thread of the cluster, not thousands. The same partitions give the same bits, on however many workers.
+    Each is swept by one thread: let there be one at least for each thread of the cluster. More cost little, and the scheduler
+    nothing (`python -m bench.cluster`). The same partitions give the same bits, wherever they lie, as long as all workers run the
+    same build (`emfuse.kernels.active`); of different ones, sums agree to rounding.
 
     Raises TypeError and ValueError that name the partition and the row in it; on a cluster, RuntimeError where a partition cannot
     be computed, or not again.
@@ -73,14 +85,17 @@ class DaskEngine:
             partition(i, X, v, dask_key_name=f"emfuse-rows-{i}-{self._token}")
             for i, (X, v) in enumerate(zip(chunks, weights, strict=True))
         ]
-        self._where: dict[int, str] = {}  # the address of each partition's worker
+        self._seen: list[_Seen] = []
         if self._client is None:
             self._parts = list(_module("dask").compute(*made, scheduler=self._get))
+            self._share(dict.fromkeys(range(len(made)), ""), {"": _threads_of(self._get)})
         else:
             self._parts = self._client.compute(made)
             self._find()
-        self._seen: list[_Seen] = self._run("look", _look, _join, range(len(chunks)), None)
+        seen = _merged(self._run("look", _look, None))
+        self._seen = [seen[i] for i in range(len(made))]
         self._check()
+        self._share(self._where, self._threads)  # again, now that it is known how many rows each partition has
 
     @property
     def n_features(self) -> int:
@@ -109,16 +124,18 @@ class DaskEngine:
         if factors.means.shape[1] != self.n_features:
             raise ValueError(f"X has {self.n_features} features, but the mixture has {factors.means.shape[1]}")
         origin = factors.means if origin is None else np.ascontiguousarray(origin)
-        total = self._run("sweep", _sweep, _sum, self._taken, _Ask(factors, origin, hard))
-        if isinstance(total, _Fault):
-            self._raise(total)
+        empty = SufficientStatistics.zeros(origin, factors.form)
+        heavy = len(self._shares) > FAN_IN or len(self._shares) * _flat(empty).size > LIGHT
+        sums = _sum(self._run("sweep", _sweep, _Ask(factors, origin, hard), heavy=heavy))
+        if isinstance(sums, _Fault):
+            self._raise(sums)
+        total = _statistics(sums.value(), empty)
         if not abs(total.weight - self.weight) <= 1e-9 * self.weight:  # sums of weights in another order
             raise ValueError(
                 f"the collection must give the same rows every time, but they weighed {self.weight:.9g} and now weigh "
                 f"{total.weight:.9g}; a partition was made again, and came out differently"
             )
-        mass, first, second = (np.array(sums) for sums in (total.mass, total.first, total.second))  # aligned, and writable
-        return SufficientStatistics(origin, mass, first, second, total.log_likelihood, total.weight)
+        return total
 
     @cached_property
     def moments(self) -> tuple[Doubles, Doubles]:
@@ -147,31 +164,27 @@ class DaskEngine:
         drawn = np.arange(N) if n_rows >= N else np.sort(random.choice(N, n_rows, replace=False, shuffle=False))
         own = np.split(drawn, np.searchsorted(drawn, stops[:-1]))
         rows = {i: part - (stops[i] - self._seen[i].weighing) for i, part in enumerate(own) if part.size}
-        X, v = self._run("sample", _pick, _stack, list(rows), rows)
-        return InMemory(X, None if v is None else _aligned(v), trusted=True)
+        picked = _merged(self._run("sample", _pick, rows))
+        X, v = zip(*(picked[i] for i in rows), strict=True)
+        return InMemory(np.concatenate(X), None if v[0] is None else np.concatenate(v), trusted=True)
 
     # -------------------------------------------------------------- graphs
 
-    def _run(
-        self,
-        verb: str,
-        each: Callable[..., Any],
-        join: Callable[[list[Any]], Any],
-        numbers: Sequence[int],
-        given: Any,
-    ) -> Any:
-        """Do `each(partition, argument)` where these partitions are, and join what comes of it, in order, FAN_IN at a time.
+    def _run(self, verb: str, each: Callable[[Iterable[_Partition], Any], Any], given: Any, *, heavy: bool = False) -> list[Any]:
+        """Do `each(partitions, given)` in every thread, with the partitions that it has, and return what comes of it.
 
-        given : the argument, which each worker is then sent once; or a dict from numbers of partitions to the argument of each
+        given : the argument of all; or a dict from numbers of partitions to what each is given, where only these are wanted
+        heavy : bool    what comes of it is added up by `_sum` on its way, FAN_IN at a time, and comes as a list of one; and what
+            is given goes to each worker once, which can pass it on. That takes two turns of the scheduler more.
         """
         if self._client is None:
-            graph, _, key = self._graph(verb, each, join, numbers, given)
-            return self._get(graph, key)
+            graph, _, keys = self._graph(verb, each, given, heavy)
+            return list(self._get(graph, keys))
         for _ in range(MOST_LOSSES + 1):
-            graph, bound, key = self._graph(verb, each, join, numbers, given)
-            result = self._result(graph, bound, key)
-            if result is not None:
-                return result
+            graph, bound, keys = self._graph(verb, each, given, heavy)
+            results = self._results(graph, bound, keys)
+            if not any(result is None for result in results):
+                return results
             self._find()
         raise RuntimeError(
             f"{MOST_LOSSES + 1} times, a worker was lost in the middle of one {verb}: look into the workers' logs. They may have "
@@ -179,78 +192,103 @@ class DaskEngine:
         )
 
     def _graph(
-        self,
-        verb: str,
-        each: Callable[..., Any],
-        join: Callable[[list[Any]], Any],
-        numbers: Sequence[int],
-        given: Any,
-    ) -> tuple[dict[Any, Any], dict[Any, str], Any]:
-        """Return the tasks of `_run`, the address of the worker that each is bound to, if it is, and the key of the result."""
+        self, verb: str, each: Callable[[Iterable[_Partition], Any], Any], given: Any, heavy: bool
+    ) -> tuple[dict[Any, Any], dict[Any, str], list[Any]]:
+        """Return the tasks of `_run`, the address of the worker that each is bound to, if it is, and the keys of the results."""
         run = f"{next(self._asked)}-{self._token}"  # after the name that the dashboard shows, which ends before a number
-        graph: dict[Any, Any] = {}
-        if not isinstance(given, dict):
-            graph[f"emfuse-given-{run}"] = (_itself, given)  # a task too, so that one who has it can pass it on, or make it again
-        keys: list[Any] = []
+        sent = f"emfuse-given-{run}"
+        graph: dict[Any, Any] = {sent: (partial(_itself, given),)} if heavy else {}
         bound: dict[Any, str] = {}
-        for i in numbers:
-            key = (f"emfuse-{verb}-{run}", i)
-            graph[key] = (each, self._parts[i], given[i] if isinstance(given, dict) else f"emfuse-given-{run}")
-            if i in self._where:
-                bound[key] = self._where[i]
+        keys: list[Any] = []
+        for address, numbers in self._shares:
+            own = given
+            if isinstance(given, dict):
+                own = {i: given[i] for i in numbers if i in given}
+                numbers = list(own)
+                if not numbers:
+                    continue
+            key = (f"emfuse-{verb}-{run}", len(keys))
+            if self._client is None:
+                held = partial(iter, [self._parts[i] for i in numbers])
+            else:
+                held = partial(_in_memory, self._token, np.array(numbers))
+                bound[key] = address
+            graph[key] = (partial(_there, each, held), sent) if heavy else (partial(_there, each, held, own),)
             keys.append(key)
-        for level in itertools.count():
+        for level in itertools.count() if heavy else ():
             if len(keys) == 1:
                 break
             groups = [keys[first : first + FAN_IN] for first in range(0, len(keys), FAN_IN)]
             keys = [(f"emfuse-sum-{run}", level, i) for i in range(len(groups))]
-            graph |= {key: (join, group) for key, group in zip(keys, groups, strict=True)}
-        return graph, bound, keys[0]
+            graph |= {key: (_sum, group) for key, group in zip(keys, groups, strict=True)}
+        return graph, bound, keys
+
+    def _share(self, where: dict[int, str], threads: dict[str, int]) -> None:
+        """Share out the partitions of each worker to its threads, about as many rows to each.
+
+        where : the address of each partition's worker
+        threads : how many each address has
+        """
+        own: dict[str, list[int]] = {}
+        for i, address in where.items():
+            own.setdefault(address, []).append(i)
+        shares = []
+        for address, numbers in own.items():
+            rows = {i: 1 + (self._seen[i].rows if self._seen else 0) for i in numbers}
+            shares += [(address, share) for share in _balanced(rows, threads.get(address, 1))]
+        self._where, self._threads, self._shares = where, threads, shares
 
     # -------------------------------------------------------------- a cluster, and its losses
 
-    def _result(self, graph: dict[Any, Any], bound: dict[Any, str], key: Any) -> Any:
-        """Have a graph computed by the cluster; None where a worker, or what it had, was lost meanwhile."""
+    def _results(self, graph: dict[Any, Any], bound: dict[Any, str], keys: list[Any]) -> list[Any]:
+        """Have a graph computed by the cluster; None among the results where a worker, or a partition that it had, was lost."""
         high = _module("dask.highlevelgraph")
-        sweeps = {name: graph[name] for name in graph if name in bound}
-        layers = {
-            "free": {name: graph[name] for name in graph if name not in bound},
-            "bound": high.MaterializedLayer(sweeps, annotations={"workers": bound.__getitem__}),
-        }
-        future = self._client.get(high.HighLevelGraph(layers, {name: set() for name in layers}), key, sync=False)
-        done, enough = Event(), PATIENCE  # `distributed.wait` would ask the client made last; `enough` seconds to bring it here
-        future.add_done_callback(lambda _: done.set())
+        layers = {"bound": high.MaterializedLayer({key: graph[key] for key in bound}, annotations={"workers": bound.__getitem__})}
+        if free := {key: task for key, task in graph.items() if key not in bound}:
+            layers["free"] = free
+        futures = self._client.get(high.HighLevelGraph(layers, {name: set() for name in layers}), keys, sync=False)
+        fetch = partial(self._client.gather, futures, asynchronous=True)
+        done, left, enough = Semaphore(0), len(futures), PATIENCE  # `distributed.wait` would ask the client made last
+        for future in futures:
+            future.add_done_callback(lambda _: done.release())
         try:
             while True:
+                while left and done.acquire(timeout=PATIENCE):
+                    left -= 1
                 try:
-                    if done.wait(PATIENCE):
-                        return future.result(timeout=enough)
+                    if not left:
+                        return cast(list[Any], self._client.sync(fetch, callback_timeout=enough))
                 except TimeoutError:
-                    if future.status == "error":  # it was the task's own
+                    if any(future.status == "error" for future in futures):  # it was the task's own
                         raise
                     enough *= 2.0
                 if not set(bound.values()) <= set(self._client.nthreads()):
-                    return None
-        except (CancelledError, _module("distributed").KilledWorker):  # a partition is gone, or workers with it
-            return None
+                    return [None]
+        except (CancelledError, _module("distributed").KilledWorker):  # a result is gone, or workers with it
+            return [None]
         finally:
-            future.release()
+            for future in futures:
+                future.release()
 
     def _find(self) -> None:
         """Wait until every partition is on some worker, and note on which. Raises RuntimeError where one will never be."""
-        for _ in _module("distributed").as_completed(self._parts, loop=self._client.loop):
-            pass
-        for number, part in enumerate(self._parts):
-            if part.status == "error":
-                error = part.exception()
-                raise RuntimeError(f"partition {number} cannot be computed: {type(error).__name__}: {error}") from error
-            if part.status in ("cancelled", "lost"):
-                raise RuntimeError(
-                    f"partition {number} was lost with its worker and cannot be made again, as what it was made of is lost too. "
-                    "Begin again, with rows that the workers read or compute themselves, and not with scattered ones."
-                )
-        holders = self._client.who_has(self._parts)
-        self._where = {i: holders[part.key][0] for i, part in enumerate(self._parts) if holders.get(part.key)}
+        while True:
+            for _ in _module("distributed").as_completed(self._parts, loop=self._client.loop):
+                pass
+            for number, part in enumerate(self._parts):
+                if part.status == "error":
+                    error = part.exception()
+                    raise RuntimeError(f"partition {number} cannot be computed: {type(error).__name__}: {error}") from error
+                if part.status in ("cancelled", "lost"):
+                    raise RuntimeError(
+                        f"partition {number} was lost with its worker and cannot be made again, as what it was made of is lost "
+                        "too. Begin again, with rows that the workers read or compute themselves, and not with scattered ones."
+                    )
+            holders = self._client.who_has(self._parts)
+            if all(holders.get(part.key) for part in self._parts):
+                break
+            time.sleep(PATIENCE)  # one was lost since
+        self._share({i: holders[part.key][0] for i, part in enumerate(self._parts)}, self._client.nthreads())
 
     # -------------------------------------------------------------- errors
 
@@ -285,7 +323,7 @@ class DaskEngine:
 
 @dataclass(frozen=True)
 class _Ask:
-    """The arguments of a sweep; no tuple, which Dask would look into for tasks."""
+    """The arguments of a sweep."""
 
     factors: Factors
     origin: Doubles
@@ -302,6 +340,10 @@ def _received(means: Doubles, P: Doubles, log_constant: Doubles, origin: Doubles
 def _aligned(array: Any) -> Any:
     """Return an array, or a copy where it begins at an odd address, as in a message, or in a file: no build would take it."""
     return array if array.flags.aligned else array.copy()
+
+
+class _Gone(Exception):
+    """A partition is not in the memory of the worker that had it."""
 
 
 class _Fault(NamedTuple):
@@ -398,22 +440,54 @@ def _partition(number: int, X: Any, v: Any) -> _Partition:
     return _Partition(number, engine, seen)
 
 
-def _look(partition: _Partition, _: None) -> list[_Seen]:
-    return [partition.seen]
+def _in_memory(token: str, numbers: Labels) -> Iterator[_Partition]:
+    """Give these partitions, one after the other, from the memory of the worker whose task asks, or from its disk."""
+    data = _module("distributed").get_worker().data
+    for i in numbers:
+        try:
+            yield data[f"emfuse-rows-{i}-{token}"]
+        except KeyError:
+            raise _Gone from None
 
 
-def _sweep(partition: _Partition, ask: _Ask) -> SufficientStatistics | _Fault:
-    if partition.engine is None:  # it had rows once: it was made again, and is another
-        return partition.seen.fault or SufficientStatistics.zeros(ask.origin, ask.factors.form)
+def _there(each: Callable[..., Any], held: Callable[[], Iterator[_Partition]], given: Any) -> Any:
+    """Do `each` with partitions where they are; None where one is there no more."""
     try:
-        return partition.engine.sweep(ask.factors, origin=ask.origin, hard=ask.hard)
-    except ValueError as error:
-        return _Fault.of(error, partition.number)
+        return each(held(), given)
+    except _Gone:
+        return None
 
 
-def _pick(partition: _Partition, rows: Labels) -> tuple[Floats, Doubles | None]:
-    """Return rows by their number among those that weigh anything, with their weights."""
-    engine = cast(InMemory, partition.engine)
+def _look(partitions: Iterable[_Partition], _: None) -> dict[int, _Seen]:
+    return {partition.number: partition.seen for partition in partitions}
+
+
+def _sweep(partitions: Iterable[_Partition], ask: _Ask) -> _Sums | _Fault:
+    """Add up the statistics of partitions, in the order of their numbers; where one has a fault, return that."""
+    sums, terms = _Sums(len(_flat(SufficientStatistics.zeros(ask.origin, ask.factors.form)))), []
+    for partition in partitions:
+        if partition.engine is None:
+            if partition.seen.fault is not None:  # it had none once: it was made again, and is another
+                return partition.seen.fault
+            continue
+        try:
+            terms.append(_flat(partition.engine.sweep(ask.factors, origin=ask.origin, hard=ask.hard)))
+        except ValueError as error:
+            return _Fault.of(error, partition.number)
+        if len(terms) * terms[0].size >= ADDED_AT_ONCE:
+            sums.add(np.stack(terms))
+            terms.clear()
+    if terms:
+        sums.add(np.stack(terms))
+    return sums
+
+
+def _pick(partitions: Iterable[_Partition], rows: dict[int, Labels]) -> dict[int, tuple[Floats, Doubles | None]]:
+    """Return rows by their number among those that weigh anything, with their weights, of each partition."""
+    return {partition.number: _rows_of(cast(InMemory, partition.engine), rows[partition.number]) for partition in partitions}
+
+
+def _rows_of(engine: InMemory, rows: Labels) -> tuple[Floats, Doubles | None]:
     if engine.sample_weight is None:
         return engine.X[rows], None
     rows = np.flatnonzero(engine.sample_weight)[rows]
@@ -424,27 +498,110 @@ def _itself(value: Any) -> Any:
     return value
 
 
-def _join(parts: list[list[Any]]) -> list[Any]:
-    return list(itertools.chain.from_iterable(parts))
+def _merged(parts: list[dict[int, Any]]) -> dict[int, Any]:
+    return {number: value for part in parts for number, value in part.items()}
 
 
-def _sum(parts: list[SufficientStatistics | _Fault]) -> SufficientStatistics | _Fault:
-    """Add statistics in order; of faults, return the first."""
-    total: SufficientStatistics | None = None
-    for i, part in enumerate(parts):
-        if isinstance(part, _Fault):
-            return part
-        if i < 2:
-            total = part if total is None else total + part  # a copy: the first is some other task's result
-        else:
-            total = cast(SufficientStatistics, total)
-            total += part
-    return cast(SufficientStatistics, total)
+def _sum(parts: list[Any]) -> Any:
+    """Add `_Sums`; where there is a `_Fault`, return that of the first partition; where there is None, return it."""
+    if any(part is None for part in parts):
+        return None
+    faults = [part for part in parts if isinstance(part, _Fault)]
+    if faults:
+        return min(faults, key=lambda fault: fault.number)
+    total = _Sums(parts[0].top.size)
+    for part in parts:
+        total += part
+    return total
 
 
-def _stack(parts: list[tuple[Floats, Doubles | None]]) -> tuple[AnyArray, Doubles | None]:
-    X: Any = np.concatenate([cast(AnyArray, X) for X, _ in parts])
-    return X, None if parts[0][1] is None else np.concatenate([cast(Doubles, v) for _, v in parts])
+def _balanced(rows: dict[int, int], threads: int) -> list[list[int]]:
+    """Share out partitions with so many rows each: the largest first, each to the thread that has least."""
+    shares: list[list[int]] = [[] for _ in range(threads)]
+    least = [(0, thread) for thread in range(threads)]
+    for i in sorted(rows, key=lambda i: (-rows[i], i)):
+        load, thread = heappop(least)
+        shares[thread].append(i)
+        heappush(least, (load + rows[i], thread))
+    return [sorted(share) for share in shares if share]
+
+
+# ------------------------------------------------------------------ sums that no order changes
+
+
+class _Sums:
+    """Sums of float64 numbers that are the same to the last bit in whatever order and grouping their terms are added.
+
+    A term is written in base 2^32. Sums of digits are whole numbers, so exact; and the first three digits, counted from the
+    highest that any term of this sum has, are all that is kept. Which they are depends on the terms, and not on their order.
+    (The idea: Demmel & Nguyen, Parallel reproducible summation, IEEE Trans. Computers 64, 2015.)
+
+    top (n,)          of each sum, the place of its highest digit: that of 2^(32 top)
+    digits (3, n)     sums of digits, from the highest; of infinite terms, or NaN, they come to NaN
+    """
+
+    def __init__(self, n: int):
+        self.top = np.full(n, LEAST, np.int16)
+        self.digits = np.zeros((DIGITS, n))
+
+    def add(self, terms: Doubles) -> None:
+        """Add terms (m, n): m to each of the sums."""
+        largest = np.abs(terms).max(axis=0)
+        top = (np.frexp(largest)[1] - 1) >> 5
+        top[largest == 0.0] = LEAST
+        top[~np.isfinite(largest)] = MOST
+        self._raise(top.astype(np.int16))
+        with np.errstate(invalid="ignore"):
+            left = np.ldexp(terms, -32 * self.top.astype(np.intc))
+            for digit in self.digits:
+                whole = np.trunc(left)
+                digit += whole.sum(axis=0)
+                left = (left - whole) * BASE
+
+    def __iadd__(self, other: _Sums) -> _Sums:
+        self._raise(other.top)
+        moved = _Sums(0)
+        moved.top, moved.digits = other.top, other.digits.copy()  # it is some other task's result
+        moved._raise(self.top)
+        self.digits += moved.digits
+        return self
+
+    def __sizeof__(self) -> int:
+        """Bytes: what Dask chooses by where to add them."""
+        return 500 + self.top.nbytes + self.digits.nbytes
+
+    def value(self) -> Doubles:
+        """Return the sums, (n,): their three digits rounded, or NaN."""
+        high, middle, low = self.digits.copy()
+        with np.errstate(invalid="ignore", over="ignore"):
+            for upper, lower in ((middle, low), (high, middle)):  # so that the lower ones are whole digits, and above 0
+                carried = np.floor(lower / BASE)
+                upper += carried
+                lower -= carried * BASE
+            return np.ldexp(high + (middle + low / BASE) / BASE, 32 * self.top.astype(np.intc))
+
+    def _raise(self, top: AnyArray) -> None:
+        """Let sums begin at a higher digit, where that is higher, and forget their lowest ones."""
+        higher = np.flatnonzero(top > self.top)
+        if higher.size:
+            places, before = (top - self.top)[higher], self.digits[:, higher]
+            self.digits[:, higher] = 0.0
+            for n in range(1, DIGITS):
+                by_n = places == n
+                self.digits[n:, higher[by_n]] = before[: DIGITS - n, by_n]
+            self.top = np.maximum(self.top, top)
+
+
+def _flat(s: SufficientStatistics) -> Doubles:
+    return np.concatenate([s.mass, s.first.ravel(), s.second.ravel(), [s.log_likelihood, s.weight]])
+
+
+def _statistics(flat: Doubles, like: SufficientStatistics) -> SufficientStatistics:
+    """Undo `_flat`, in the shapes of other statistics, about their origin."""
+    sizes = [like.mass.size, like.first.size, like.second.size]
+    mass, first, second, (log_likelihood, weight) = np.split(flat, np.cumsum(sizes))
+    first, second = first.reshape(like.first.shape), second.reshape(like.second.shape)
+    return SufficientStatistics(like.origin, mass, first, second, float(log_likelihood), float(weight))
 
 
 # ------------------------------------------------------------------ row by row, lazily
@@ -619,6 +776,13 @@ def _scheduler(client: Any) -> tuple[Any, Any]:
     if getattr(client, "asynchronous", False):
         raise ValueError("client must not be asynchronous, since a fit waits for each sweep; make one by distributed.Client(...)")
     return client, None
+
+
+def _threads_of(get: Any) -> int:
+    """Return how many threads a scheduler of this process has."""
+    if get is _module("dask.local").get_sync:
+        return 1
+    return int(_module("dask").config.get("num_workers", None) or _module("dask.system").CPU_COUNT)
 
 
 def _module(name: str) -> Any:
