@@ -4,6 +4,9 @@ import csv
 import gzip
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from importlib.resources import files
@@ -253,6 +256,43 @@ def test_text_is_read(tmp_path, name, text, names):
     assert table.names == names
 
 
+@pytest.mark.parametrize("hole", ["", "NA", "nan", "null", "?"])
+def test_rows_with_missing_cells_are_left_out_where_that_is_wanted(tmp_path, hole):
+    """missing="drop": an empty cell, NA or NaN takes its row away; one in a column that is not used does not matter."""
+    (tmp_path / "x.csv").write_text(f"x,y,z\n1,2,{hole}\n{hole},0,0\n3,4.5,0\n5,-6,1\n0,{hole},1\n7,8,2\n")
+    np.testing.assert_array_equal(tables.read(str(tmp_path / "x.csv"), ["x", "y"], missing="drop").X, ROWS)
+
+
+def test_nan_in_an_array_is_left_out_where_that_is_wanted(tmp_path):
+    """The same of .npy, where weights can be missing too."""
+    np.save(tmp_path / "x.npy", [(1.0, 2.0, 1.0), (np.nan, 0.0, 1.0), (3.0, 4.5, 2.0), (0.0, 0.0, np.nan), (5.0, -6.0, 3.0)])
+    table = tables.read(str(tmp_path / "x.npy"), weights="2", missing="drop")
+    np.testing.assert_array_equal(table.X, ROWS[:3])
+    np.testing.assert_array_equal(table.weights, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"a,b\n1,\n,2\n", "no row is left without missing values; choose other columns with --columns"),
+        ("x.csv", b"a,b\n1,x\n,2\n", "line 2, column 'b' has 'x', which is not a finite number; "),
+        ("x.csv", b"a,b\n1,2\n,2\n3,inf\n", "line 4, column 'b' has 'inf', which is not a finite number; "),
+        ("x.npy", np.array([[np.nan, 1.0]]), "no row is left without missing values; choose other columns with --columns"),
+        ("x.npy", np.array([[np.nan, 1.0], [np.inf, 1.0]]), "X must be finite, got inf"),
+    ],
+)
+def test_what_is_wrong_and_not_just_missing_is_an_error_all_the_same(run, name, content, message):
+    """Text, infinity, and nothing left at all; exit code 1."""
+    if name.endswith(".npy"):
+        np.save(name, content)
+    else:
+        with open(name, "wb") as file:
+            file.write(content)
+    code, out, err = run("fit", name, "-k", 1, "--missing", "drop")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"emfuse: error: {name}: {message}")
+
+
 def test_gz_is_read(tmp_path):
     """FILE.csv.gz is FILE.csv."""
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"x,y\n1,2\n3,4.5\n5,-6\n7,8\n"))
@@ -482,12 +522,42 @@ def test_a_wrong_command_line_is_a_2(run, argv, message):
 # ---------------------------------------------------------------- a good citizen
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "score", "sample", "kernels"])
+COMMANDS = ("fit", "select", "score", "sample", "plot", "kernels", "demo", "completion")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(run, command):
-    """Each command's help ends with a line that can be typed."""
+    """Each command's help has lines that can be typed: the parser understands them."""
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
-    assert f"emfuse {command}" in out[out.index("example:\n") :]
+    lines = re.findall(rf"^  (?:\w+=\w+ )?emfuse ({command}.*?)(?: > .*)?$", out[out.index("example:\n") :], re.MULTILINE)
+    assert lines
+    for line in lines:
+        assert cli._parsed(shlex.split(line)).command == command
+
+
+@pytest.mark.parametrize("columns", [80, 100, 300])
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_fits_its_terminal(run, monkeypatch, command, columns):
+    """No line is longer than the terminal is wide, nor than 100 columns, which are easier to read than 300."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = run(*[command] * (command is not None), "--help")[1]
+    assert max(map(len, out.splitlines())) <= min(columns, 100)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["fit", "--help"], ["kernels"], ["completion", "bash"]])
+def test_what_is_quick_imports_nothing_heavy(argv):
+    """Half a second of matplotlib before a line of help would be too long."""
+    heavy = ("matplotlib", "sklearn", "scipy", "pandas", "pyarrow", "dask", "distributed")
+    code = (
+        "import sys, emfuse.cli\n"
+        "try:\n"
+        f"    emfuse.cli.main({argv!r})\n"
+        "finally:\n"
+        f"    print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "[]\n")
 
 
 def test_the_version_is_the_packages(run):
@@ -521,6 +591,22 @@ def test_ctrl_c_is_quiet(run, monkeypatch):
 
     monkeypatch.setattr(emfuse, "fit", interrupted)
     assert run("fit", FAITHFUL, "-k", 2) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize("more", [[], ["--memory-limit", 1]])
+def test_ctrl_c_in_the_middle_of_a_fit_is_quiet(tmp_path, more):
+    """A real signal, from memory and from a file: exit code 130, and not a word but the progress that was asked for."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(100_000, 4)))
+    endless = ["-k", 20, "--gain", 1e-300, "--acceleration", "none", "--max-sweeps", 10**9, "--verbose", *more]
+    command = [sys.executable, "-m", "emfuse.cli", "fit", tmp_path / "x.npy", *endless]
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ended:
+        while "sweep" not in (line := ended.stderr.readline()):
+            assert line
+        ended.send_signal(signal.SIGINT)
+        out, err = ended.communicate(timeout=60)
+    assert (ended.returncode, out) == (130, "")
+    assert all(line.startswith("EM") for line in err.splitlines())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")

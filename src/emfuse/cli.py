@@ -1,9 +1,9 @@
-"""The `emfuse` command: fit, score and sample mixtures of files, without writing Python.
+"""The `emfuse` command: fit, select, score, sample and draw mixtures of files, without writing Python.
 
 Results go to stdout, messages to stderr, each in one line. Exit codes: 0 done; 1 the data or the fit failed; 2 the command
 line is wrong; 130 interrupted; 141 nobody reads the output. What the command line alone shows is a 2, what took a file a 1.
 
-Only public names of the package are used here.
+Here are the commands and their options; what their values mean is in `emfuse.options`, what is done in `emfuse.commands`.
 
 Layer 5.
 """
@@ -12,25 +12,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
-import json
 import os
-import platform
+import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import resources
-from typing import Any, NoReturn, cast
-
-import numpy as np
+from typing import Any, NoReturn
 
 import emfuse
-from emfuse import engines, kernels, stopping, tables, threads
-from emfuse.structures import ALIASES, ALL_STRUCTURES
+from emfuse import commands, completion, kernels, options, report
+from emfuse.accelerate import ACCELERATORS
+from emfuse.collapse import POLICIES
+from emfuse.em import VARIANCE_FLOOR
+from emfuse.selection import CRITERIA, INITS
+from emfuse.structures import ALIASES, ALL_STRUCTURES, STRUCTURES
+from emfuse.uncertainty import METHODS
+
+Run = Callable[[argparse.Namespace], None]
+Check = Callable[[argparse.Namespace, options.Refuse], None]
 
 INTERRUPTED, UNREAD = 130, 141  # 128 + SIGINT, 128 + SIGPIPE: what a shell reports
+KINDS = ("density", "components", "uncertainty", "responsibilities", "trace")
+MOST_COLUMNS = 100  # of help, however wide the terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plus-minus sign must not end the program on an ASCII terminal
-    args = _parser().parse_args(argv)
+    args = _parsed(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -57,20 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return UNREAD
         except OSError as error:
             _drop_stdout()
-            _say("error", f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error)
-        except (ValueError, TypeError, ImportError) as error:
-            _say("error", error)
+            report.say("error", f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error)
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            report.say("error", error)
         except MemoryError as error:
-            _say("error", f"not enough memory: {error}")
+            report.say("error", f"not enough memory: {error}")
     return 1
 
 
-def _say(kind: str, message: object) -> None:
-    print(f"emfuse: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
-
-
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _say("warning", message)
+    report.say("warning", message)
 
 
 def _drop_stdout() -> None:
@@ -81,317 +81,436 @@ def _drop_stdout() -> None:
         os.close(nowhere)
 
 
-# ---------------------------------------------------------------- commands
-
-
-def _demo(args: argparse.Namespace) -> None:
-    table = tables.read(str(resources.files("emfuse").joinpath("faithful.csv")))
-    names, waiting = cast(list[str], table.names), table.X[:, 1]
-    began = _ready()
-    start = emfuse.Parameters.univariate([0.5, 0.5], [55.0, 80.0], [5.0, 5.0])
-    one = emfuse.em(waiting, start, stop=stopping.GainBelow(1e-8), history=True)
-    two = emfuse.fit(table.X, 2, random_state=0)
-    seconds = time.perf_counter() - began
-    print(
-        f"Old Faithful: {len(table.X)} eruptions, how long each took and how long it was to the next, in minutes.\n\n"
-        "Waiting times, 2 components, from weights 0.5 and 0.5, means 55 and 80, standard deviations 5 and 5:\n\n"
-        f"{one.history}\n\n"
-        f"{'Converged' if one.converged else 'Stopped'}: {one.reason}.\n\n"
-        f"Eruptions and waiting times, 2 components, from k-means:\n\n{_mixture(two.parameters, names)}\n\n"
-        f"log-likelihood {two.log_likelihood:.6f} nats after {two.sweeps} sweeps: {two.reason}.\n\n"
-        f"Both fits took {1e3 * seconds:.3g} ms on {len(table.X)} rows with the '{kernels.active()}' build."
-    )
-    try:
-        left, middle, right = emfuse.plots.panels(3)
-    except ImportError:
-        print('For the picture, install matplotlib: pip install "emfuse[plot]"')
-        return
-    emfuse.plots.density(one, waiting, ax=left, names=names[1:])
-    emfuse.plots.components(two, table.X, ax=middle, names=names)
-    emfuse.plots.trace(one, ax=right)
-    _save(right.figure, args.out)
-    print(f"The picture is in {args.out}")
-
-
-def _fit(args: argparse.Namespace) -> None:
-    for path in (args.out, args.plot, args.labels):  # before the fit: what is wrong is better known now
-        _require_folder(path)
-    panels = emfuse.plots.panels(2) if args.plot else []
-    if panels and _kind(args.plot) not in (known := panels[0].figure.canvas.get_supported_filetypes()):
-        raise ValueError(f"{args.plot}: a picture's name must end with one of {', '.join(known)}")
-    table = tables.read(args.file, args.columns, weights=args.weights)
-    began = _ready()
-    fit = emfuse.fit(
-        table.X,
-        args.k,
-        structure=args.structure,
-        sample_weight=table.weights,
-        random_state=args.seed,
-        init=args.init,
-        n_init=args.n_init,
-        stop=stopping.first_of(stopping.Within(1e-6), stopping.SweepLimit(args.max_sweeps)),
-        reg_covar=args.reg_covar,
-        history=args.history,
-        n_threads=args.threads,
-        verbose=args.verbose,
-    )
-    seconds = time.perf_counter() - began
-    p = fit.parameters
-    if args.history:
-        print(f"{fit.history}\n")
-    print(f"rows             {len(table.X)}" + (f", of total weight {fit.statistics.weight:.10g}" if args.weights else ""))
-    print(f"columns          {', '.join(table.called)}")
-    print(f"components       {p.n_components}, covariances {p.structure}\n\n{_mixture(p, table.called)}\n")
-    print(f"log-likelihood   {fit.log_likelihood:.6f} nats, {fit.log_likelihood / fit.statistics.weight:.6f} a row")
-    print(f"free parameters  {fit.free_parameters}\nAIC              {fit.aic:.4f}\nBIC              {fit.bic:.4f}")
-    print(f"stopped          {'converged' if fit.converged else 'before convergence'}: {fit.reason}")
-    print(f"sweeps           {fit.sweeps}")
-    print(f"time             {seconds:.3g} s, build '{kernels.active()}', threads {threads.thread_count(args.threads)}")
-    if not fit.converged:
-        _say("warning", f"the fit did not converge: {fit.reason}; raise --max-sweeps, or ask for fewer components")
-    if args.out:
-        content = p.as_dict() | ({"columns": table.names} if table.names else {})
-        with tables.replacing(args.out) as out:
-            out.write(json.dumps(content, indent=1).encode() + b"\n")
-        print(f"model            {args.out}")
-    if args.labels:
-        with tables.replacing(args.labels) as out:
-            out.write(b"label\n")
-            tables.write_rows(fit.predict(table.X)[:, None], out)
-        print(f"labels           {args.labels}")
-    if panels:
-        if p.n_features == 1:
-            emfuse.plots.density(fit, table.X, ax=panels[0], names=table.called, sample_weight=table.weights)
-        else:
-            emfuse.plots.components(fit, table.X, ax=panels[0], names=table.called)
-        emfuse.plots.trace(fit, ax=panels[1])
-        _save(panels[0].figure, args.plot)
-        print(f"picture          {args.plot}")
-
-
-def _score(args: argparse.Namespace) -> None:
-    _require_folder(args.out)
-    p, names = _load_model(args.model)
-    table = tables.read(args.file, args.columns, prefer=names)
-    N, D = table.X.shape
-    if p.n_features != D:
-        raise ValueError(
-            f"{args.file}: the model has {p.n_features} feature{'s' * (p.n_features > 1)}, and {D} column{'s' * (D > 1)} "
-            f"would be scored: {', '.join(table.called)}; choose with --columns"
-        )
-    log_density = engines.evaluate(table.X, p.factors, log_density=True).log_density
-    assert log_density is not None
-    total = float(log_density.sum())
-    if args.out:
-        with tables.replacing(args.out) as out:
-            out.write(f"log_density,label,{','.join(f'p{k}' for k in range(p.n_components))}\n".encode())
-            for start in range(0, N, tables.ROWS_AT_ONCE):
-                part = table.X[start : start + tables.ROWS_AT_ONCE]
-                found = engines.evaluate(part, p.factors, log_density=True, labels=True, responsibilities=True)
-                assert found.log_density is not None and found.labels is not None and found.responsibilities is not None
-                each = zip(found.log_density.tolist(), found.labels.tolist(), found.responsibilities.tolist(), strict=True)
-                lines = [f"{density!r},{label},{','.join(map(repr, shares))}\n" for density, label, shares in each]
-                out.write("".join(lines).encode())
-    print(f"rows                 {N}\ncolumns              {', '.join(table.called)}")
-    print(f"log-likelihood       {total:.6f} nats\nmean log-likelihood  {total / N:.9f} nats a row")
-    if args.out:
-        print(f"scores               {args.out}")
-
-
-def _sample(args: argparse.Namespace) -> None:
-    _require_folder(args.out)
-    p, names = _load_model(args.model)
-    random = np.random.default_rng(args.seed)
-    X, _ = p.sample(args.n, random)
-    X = X[random.permutation(len(X))]  # they come component by component, and the head of a file should be a sample too
-    with tables.replacing(args.out) as out:
-        if args.out.endswith(".npy"):
-            np.save(out, X)
-        else:
-            if names:
-                out.write(tables.csv_line(names))
-            tables.write_rows(X, out)
-
-
-def _kernels(args: argparse.Namespace) -> None:
-    runnable, refused = kernels.runnable(), kernels.not_runnable()
-    failure: ValueError | None = None
-    try:
-        active = kernels.active()
-    except ValueError as error:  # the variable names a build that does not run: the table says which ones do
-        active, failure = "", error
-    print(f"emfuse {emfuse.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-    names = [*runnable, *refused]
-    for name in names:
-        state = f"no: {refused[name]}" if name in refused else "runs here, in use" if name == active else "runs here"
-        note = " (pure NumPy, slow)" if name == kernels.REFERENCE else ""
-        print(f"{'*' if name == active else ' '} {name.ljust(max(map(len, names)))}  {state}{note}")
-    print(f"\n{kernels.VARIABLE}=NAME chooses another.")
-    if failure:
-        raise failure
-    print(f"threads: {threads.thread_count()}; {threads.VARIABLE}=N chooses another number.")
-
-
-def _ready() -> float:
-    """Return the time, once what the first mixture loads (SciPy's LAPACK) is loaded: that is no part of a fit."""
-    emfuse.Parameters([1.0], [[0.0, 0.0]], [np.eye(2)])
-    return time.perf_counter()
-
-
-def _mixture(p: emfuse.Parameters, names: Sequence[str]) -> str:
-    """Return a mixture as a table, components down or across, whichever is narrower."""
-    cells = [["component", "weight", *names]]
-    for k in range(p.n_components):
-        numbers = [f"{mean:.6g} ± {sd:.4g}" for mean, sd in zip(p.means[k], p.sds[k], strict=True)]
-        cells.append([str(k), f"{p.weights[k]:.4f}", *numbers])
-    if p.n_features > p.n_components:
-        cells = [list(column) for column in zip(*cells, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([*lines, "(mean ± standard deviation)"])
-
-
-def _load_model(path: str) -> tuple[emfuse.Parameters, list[str] | None]:
-    """Read what `fit --out` or `Parameters.save` wrote: the mixture, and the names of its columns where known."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        p = emfuse.Parameters.from_dict(content)
-        names = content.get("columns")
-        if names is not None and not (
-            isinstance(names, list) and len(names) == p.n_features and all(isinstance(name, str) for name in names)
-        ):
-            raise ValueError(f'"columns" must be {p.n_features} names, one a feature, got {names!r:.60}')
-        return p, names
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _require_folder(path: str | None) -> None:
-    folder = os.path.dirname(os.path.realpath(path)) if path else "."
-    if path and not os.path.exists(path) and not os.path.isdir(folder):
-        raise ValueError(f"{path}: there is no folder {folder}")
-
-
-def _save(figure: Any, path: str) -> None:
-    with tables.replacing(path) as out:
-        figure.savefig(out, format=_kind(path), dpi=150)
-
-
-def _kind(path: str) -> str:
-    return os.path.splitext(path)[1].lstrip(".").lower() or "png"
-
-
 # ---------------------------------------------------------------- the command line
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += "; write --option=VALUE where it begins with a minus sign"
         self.exit(2, f"emfuse: error: {message}; see '{self.prog} --help'\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    if others and (not hasattr(args, "files") or any(other.startswith("-") for other in others)):
+        args.parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # files after an option, which argparse does not take for more of those before it
+        args.files += others
+    options.check_stdout(args, args.parser.error)
+    if args.check is not None:
+        args.check(args, args.parser.error)
+    return args
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="emfuse",
         description="Fit Gaussian mixtures to files by expectation-maximisation.",
-        epilog="example:\n  emfuse fit faithful.csv -k 2 --out model.json --plot fit.png\n\n'emfuse COMMAND --help' has more.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="for example:\n  emfuse fit faithful.csv -k 2 --out model.json\n\n'emfuse COMMAND --help' has more.",
+        formatter_class=_help,
         allow_abbrev=False,
     )
+    parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"emfuse {emfuse.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-
-    def command(name: str, run: Callable[[argparse.Namespace], None], summary: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        made.set_defaults(run=run)
-        return made
-
-    rows = "CSV, TSV or other text (.gz too, header or not), .npy, .npz or FILE.npz:NAME; - is CSV on stdin"
-    chosen = "columns to use: names from the header, or numbers from 0"
-
-    demo = command("demo", _demo, "fit the Old Faithful geyser and draw it", "emfuse demo --out faithful.png")
-    demo.add_argument("--out", metavar="PNG", default="faithful.png", help="the picture (default: %(default)s)")
-
-    fit = command("fit", _fit, "fit a mixture to the rows of a file", "emfuse fit faithful.csv -k 2 --seed 1 --out model.json")
-    fit.add_argument("file", metavar="FILE", help=rows)
-    fit.add_argument("-k", metavar="K", type=_count, required=True, help="number of components")
-    fit.add_argument("--columns", metavar="A,B", type=_names, help=f"{chosen} (default: all)")
-    fit.add_argument("--weights", metavar="COL", help="column of row weights, name or number; weight 2 is the row twice")
-    fit.add_argument(
-        "--structure",
-        metavar="NAME",
-        choices=(*ALL_STRUCTURES, *ALIASES),
-        default="full",
-        help="of covariances: full, tied, diag, spherical, or one of mclust's, such as VVE (default: %(default)s)",
-    )
-    fit.add_argument("--seed", metavar="N", type=_whole, help="seeds the start (default: the same start every time)")
-    fit.add_argument(
-        "--init",
-        choices=("short_runs", "kmeans", "kmeans++", "quantiles", "random_rows", "random"),
-        default="short_runs",
-        help="the start (default: %(default)s)",
-    )
-    fit.add_argument("--n-init", metavar="N", type=_count, default=1, help="starts, of which the best is kept (default: 1)")
-    fit.add_argument(
-        "--reg-covar", metavar="X", type=_amount, default=0.0, help="added to every variance, data units squared (default: 0)"
-    )
-    fit.add_argument("--max-sweeps", metavar="N", type=_count, default=10_000, help="walks over the rows (default: %(default)s)")
-    fit.add_argument("--threads", metavar="N", type=_count, help="default: all cores; the answer is the same for any number")
-    fit.add_argument("--history", action="store_true", help="print weights, means and standard deviations after every sweep")
-    fit.add_argument("--out", metavar="JSON", help="write the model, for score and sample")
-    fit.add_argument("--plot", metavar="PNG", help="draw the fit (.png, .pdf or .svg)")
-    fit.add_argument("--labels", metavar="CSV", help="write the most likely component of each row")
-    fit.add_argument("--verbose", action="store_true", help="show progress on stderr")
-
-    score = command(
-        "score", _score, "compute the log-likelihood of rows under a model", "emfuse score model.json new.csv --out scores.csv"
-    )
-    score.add_argument("model", metavar="MODEL", help="what 'fit --out' wrote")
-    score.add_argument("file", metavar="FILE", help=rows)
-    score.add_argument("--columns", metavar="A,B", type=_names, help=f"{chosen} (default: the model's, by name; else all)")
-    score.add_argument("--out", metavar="CSV", help="write log density, label and responsibilities p0, p1, ... of each row")
-
-    sample = command("sample", _sample, "draw rows from a model", "emfuse sample model.json -n 1000 --seed 1 > rows.csv")
-    sample.add_argument("model", metavar="MODEL", help="what 'fit --out' wrote")
-    sample.add_argument("-n", metavar="N", type=_count, required=True, help="number of rows")
-    sample.add_argument("--seed", metavar="S", type=_whole, help="draw the same rows again (default: others each time)")
-    sample.add_argument("--out", metavar="FILE", default="-", help=".csv or .npy (default: CSV on stdout)")
-
-    command("kernels", _kernels, "say which builds of the pass run here", f"{kernels.VARIABLE}=baseline emfuse kernels")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for add in (_add_fit, _add_select, _add_score, _add_sample, _add_plot, _add_kernels, _add_demo, _add_completion):
+        add(subparsers)
     return parser
 
 
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
-    return int(text)
+def _help(prog: str) -> argparse.HelpFormatter:
+    width = min(MOST_COLUMNS, shutil.get_terminal_size().columns)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=width - 2)
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
+def _command(subparsers: Any, run: Run, usage: str, summary: str, more: str, check: Check | None = None) -> _Parser:
+    """Add a command.
+
+    run : function            what it does
+    usage, summary, more      how it is written, what it does, and what stands below its options in the help
+    check : function or None  (args, error): calls `error` where options contradict each other
+    """
+    made: _Parser = subparsers.add_parser(
+        usage.split()[0],
+        help=summary,
+        usage=f"emfuse {usage}",
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=more,
+        formatter_class=_help,
+        allow_abbrev=False,
+    )
+    made.set_defaults(run=run, parser=made, check=check)
+    return made
 
 
-def _amount(text: str) -> float:
-    value = tables.number(text)
-    if value is None or not 0.0 <= value < np.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
-    return value
+def _add_fit(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.fit,
+        "fit FILE [FILE ...] -k K [options]",
+        "fit a mixture to the rows of files",
+        """\
+for example:
+  emfuse fit faithful.csv -k 2 --out model.json --plot fit.png
+  emfuse fit faithful.csv -k 2 --structure VEV --seed 1 --n-init 10 --summary
+  emfuse fit faithful.csv -k 2 --columns waiting --sds a,a --film fit.gif
+  emfuse fit faithful.csv -k 2 --standard-errors information
+  emfuse fit faithful.csv --start model.json --json
+  emfuse fit 'data/*.parquet' -k 8 --columns a,b,c --memory-limit 2G
+  emfuse fit 'data/*.parquet' -k 8 --columns a,b,c --workers 4 --labels k.csv
+
+entries, one a component (--means, --sds, --covariances, --fix-weights):
+  None is free. A number is fixed; of several features, as many numbers with
+  spaces between them. A letter is equal to every other one like it; 2a and -a
+  are multiples of it.
+
+keys of --json:
+  those of a model's file, which --out writes and other commands read: format,
+  version, structure, weights, means, covariances, columns (where they have
+  names), fit (rows, weight, log_likelihood, free_parameters, aic, bic,
+  converged, reason, sweeps, distance, repairs, scores, trace; log-likelihoods
+  in nats); data (files, how, bytes, limit), build, threads, seconds, files
+  (those written), emfuse (the version). With --history, history (of each sweep:
+  sweep, log_likelihood, weights, means, covariances). With --standard-errors,
+  standard_errors (method, level, parameters: of each name, estimate,
+  standard_error, lower, upper). What is not known is null.
+""",
+        options.check_fit,
+    )
+    group = made.add_argument_group("rows")
+    _add_rows(group, "all")
+    _add_weights(group)
+
+    group = made.add_argument_group("model")
+    group.add_argument("-k", metavar="K", type=options.count, help="number of components")
+    group.add_argument(
+        "--structure",
+        metavar="NAME",
+        choices=(*ALL_STRUCTURES, *ALIASES),
+        help="of covariances: full, tied, diag, spherical, or one of mclust's, such as VVE (default: full)",
+    )
+    group.add_argument("--sd", metavar="X", type=options.positive, help="known standard deviation of all components; one feature")
+    group.add_argument("--sds", metavar="A,B", type=options.entries, help="standard deviations, entries like a,3a; one feature")
+    group.add_argument("--means", metavar="A,B", type=options.entries, help="means, entries like 0,None,a")
+    group.add_argument("--covariances", metavar="A,B", type=options.entries, help="covariances, entries like a,a,None")
+    group.add_argument("--fix-weights", metavar="A,B", type=options.entries, help="weights of components, entries like 0.5,None")
+    group.add_argument(
+        "--freeze", metavar="K,K", type=options.numbers, help="components, from 0, that stay as they are in --start"
+    )
+    group.add_argument(
+        "--variance-floor",
+        metavar="X",
+        type=options.amount,
+        default=VARIANCE_FLOOR,
+        help="share of all rows that each component has more, spread as these are (default: %(default)s)",
+    )
+    group.add_argument(
+        "--reg-covar",
+        metavar="X",
+        type=options.amount,
+        default=0.0,
+        help="added to every variance, data units squared (default: 0)",
+    )
+
+    group = made.add_argument_group("start")
+    group.add_argument("--start", metavar="MODEL", help="begin with this model, instead of -k and all below")
+    _add_start(group, default=None)
+
+    group = made.add_argument_group("the way, and its end")
+    group.add_argument(
+        "--acceleration",
+        choices=("auto", *ACCELERATORS, "none"),
+        default="auto",
+        help="of EM's steps; none is plain EM, as auto is with --reg-covar (default: %(default)s)",
+    )
+    group.add_argument(
+        "--on-collapse",
+        choices=POLICIES,
+        default="restart",
+        help="what to do about a component that shrinks onto a row: fail, start it again elsewhere, go on without it, or let "
+        "it rest on the variance floor (default: %(default)s)",
+    )
+    group.add_argument(
+        "--within", metavar="NATS", type=options.positive, help="stop so near the maximum, by estimate (default: 1e-6)"
+    )
+    group.add_argument(
+        "--gain", metavar="NATS", type=options.positive, help="stop when a sweep gains less than this for each row"
+    )
+    group.add_argument("--steps", metavar="N", type=options.whole, help="stop after exactly N M steps")
+    group.add_argument("--max-sweeps", metavar="N", type=options.count, help="walks over the rows at most (default: 10000)")
+    group.add_argument(
+        "--time-limit", metavar="SECONDS", type=options.positive, help="stop at the first sweep that ends after this"
+    )
+    _add_threads(group)
+
+    group = made.add_argument_group("more rows than memory holds")
+    where = group.add_mutually_exclusive_group()
+    _add_memory_limit(where)
+    where.add_argument(
+        "--workers", metavar="N", type=options.count, help="read and sweep the rows in N processes of this machine, by Dask"
+    )
+    where.add_argument("--dask", metavar="ADDRESS", help="the same on a Dask cluster: tcp://host:8786")
+    group.add_argument(
+        "--checkpoint", metavar="PATH", help="write where the fit is from time to time; the same command goes on from there"
+    )
+
+    group = made.add_argument_group("output")
+    group.add_argument("--out", metavar="JSON", help="write the model, for the other commands")
+    group.add_argument("--labels", metavar="CSV", help="write the most likely component of each row that was fitted")
+    group.add_argument("--plot", metavar="PNG", help="draw the fit (.png, .pdf or .svg)")
+    group.add_argument("--film", metavar="GIF", help="draw how it came about, sweep by sweep (.gif, .mp4 or a folder)")
+    group.add_argument("--history", action="store_true", help="print weights, means and standard deviations after every sweep")
+    group.add_argument("--standard-errors", choices=METHODS, help="print standard errors, and intervals of 95%%, found this way")
+    how = group.add_mutually_exclusive_group()
+    how.add_argument("--summary", action="store_true", help="print a summary like R's instead")
+    _add_json(how)
+    _add_verbose(group)
 
 
-def _names(text: str) -> list[str]:
-    names = [cell.strip() for cell in next(csv.reader([text]), [])]
-    if not names or "" in names:
-        raise argparse.ArgumentTypeError(f"must be names or numbers with commas between them, got {text!r}")
-    return names
+def _add_select(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.select,
+        "select FILE [FILE ...] [options]",
+        "choose the number of components, and the structure of their covariances",
+        """\
+for example:
+  emfuse select faithful.csv -k 1:6 --plot bic.png --out best.json
+  emfuse select faithful.csv -k 1,2,4 --structures full,tied,VEV --criterion icl
+
+keys of --json:
+  those of 'emfuse fit --json' for the best model, but for build and threads;
+  selection (criterion, components, structure, why, and models: of each K,
+  structure, log_likelihood, free_parameters, aic, bic, icl, converged, reason,
+  sweeps, seconds, doubtful).
+""",
+    )
+    group = made.add_argument_group("rows")
+    _add_rows(group, "all")
+    _add_weights(group)
+
+    group = made.add_argument_group("models")
+    group.add_argument(
+        "-k", metavar="K", type=options.ranges, default=range(1, 10), help="numbers of components: 1:9, or 1,2,4 (default: 1:9)"
+    )
+    group.add_argument(
+        "--structures",
+        metavar="A,B",
+        type=options.structures,
+        default=list(STRUCTURES),
+        help="of covariances, or all (default: full,tied,diag,spherical)",
+    )
+    group.add_argument("--criterion", choices=CRITERIA, default="bic", help="the smallest is best (default: %(default)s)")
+    _add_start(group, default="short_runs")
+    group.add_argument(
+        "--variance-floor",
+        metavar="X",
+        type=options.amount,
+        default=VARIANCE_FLOOR,
+        help="as in 'emfuse fit' (default: %(default)s)",
+    )
+    _add_threads(group)
+
+    group = made.add_argument_group("output")
+    group.add_argument("--out", metavar="JSON", help="write the best model")
+    group.add_argument("--plot", metavar="PNG", help="draw the criterion (.png, .pdf or .svg)")
+    _add_json(group)
+    _add_verbose(group)
+
+
+def _add_score(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.score,
+        "score MODEL FILE [FILE ...] [options]",
+        "compute the log-likelihood of rows under a model",
+        """\
+for example:
+  emfuse score model.json faithful.csv --out scores.csv
+
+keys of --json:
+  rows, columns, log_likelihood, mean_log_likelihood (nats), data, files, emfuse
+""",
+    )
+    made.add_argument("model", metavar="MODEL", help="what 'fit --out' wrote")
+    _add_rows(made, "the model's, by name; else all")
+    _add_memory_limit(made)
+    _add_threads(made)
+    made.add_argument("--out", metavar="CSV", help="write log density, label and responsibilities p0, p1, ... of each row")
+    _add_json(made)
+
+
+def _add_sample(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.sample,
+        "sample MODEL -n N [options]",
+        "draw rows from a model",
+        """\
+for example:
+  emfuse sample model.json -n 1000 --seed 1 > rows.csv
+
+There is no --json: the rows themselves are for machines.
+""",
+    )
+    made.add_argument("model", metavar="MODEL", help="what 'fit --out' wrote")
+    made.add_argument("-n", metavar="N", type=options.count, required=True, help="number of rows")
+    made.add_argument("--seed", metavar="S", type=options.whole, help="draw the same rows again (default: others each time)")
+    made.add_argument("--out", metavar="FILE", default="-", help=".csv or .npy (default: CSV on stdout)")
+
+
+def _add_plot(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.plot,
+        "plot MODEL [FILE ...] --out PNG [options]",
+        "draw a model, over rows or by itself",
+        """\
+for example:
+  emfuse plot model.json faithful.csv --out model.png
+  emfuse plot model.json faithful.csv --kind uncertainty --out doubt.svg
+  emfuse plot model.json --kind trace --out trace.png
+
+kinds:
+  density          over a histogram of one feature; contours of two
+  components       ellipses of two features, or a scatter matrix of more
+  responsibilities of each component for the rows
+  uncertainty      which rows are between components
+  trace            the log-likelihood by sweep
+
+keys of --json:
+  kind, columns, files, emfuse
+""",
+        options.check_plot,
+    )
+    made.add_argument("model", metavar="MODEL", help="what 'fit --out' wrote")
+    _add_rows(made, "the model's, by name; else all", least="*")
+    made.add_argument("--kind", choices=KINDS, help="default: density of one feature, components of more")
+    made.add_argument(
+        "--features", metavar="A,B", type=options.columns, help="features to draw, by name or number (default: the first)"
+    )
+    made.add_argument("--out", metavar="PNG", required=True, help="the picture (.png, .pdf or .svg)")
+    _add_json(made)
+
+
+def _add_kernels(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.list_kernels,
+        "kernels [--json]",
+        "say which builds of the pass run here",
+        f"""\
+for example:
+  {kernels.VARIABLE}=baseline emfuse kernels
+
+keys of --json:
+  emfuse, numpy, python, platform, threads, builds (of each name, runs, active,
+  reason)
+""",
+    )
+    _add_json(made)
+
+
+def _add_demo(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        commands.demo,
+        "demo [--out PNG] [--json]",
+        "fit the Old Faithful geyser and draw it",
+        """\
+for example:
+  emfuse demo --out faithful.png
+
+keys of --json:
+  waiting and both, each with those of a model's file ('emfuse fit --help'), and
+  waiting with history; seconds, files, emfuse
+""",
+    )
+    made.add_argument("--out", metavar="PNG", default="faithful.png", help="the picture (default: %(default)s)")
+    _add_json(made)
+
+
+def _add_completion(subparsers: Any) -> None:
+    made = _command(
+        subparsers,
+        lambda args: print(completion.script(args.shell, _parser()), end=""),
+        "completion {bash,zsh,fish}",
+        "print what makes a shell complete this command",
+        """\
+for example:
+  emfuse completion bash
+
+for good:
+  bash   echo 'source <(emfuse completion bash)' >> ~/.bashrc
+  zsh    echo 'source <(emfuse completion zsh)' >> ~/.zshrc    (below compinit)
+  fish   emfuse completion fish > ~/.config/fish/completions/emfuse.fish
+""",
+    )
+    made.add_argument("shell", choices=completion.SHELLS, help="which shell")
+
+
+# ---------------------------------------------------------------- options that commands have in common
+
+
+def _add_rows(group: Any, default: str, least: str = "+") -> None:
+    group.add_argument(
+        "files",
+        metavar="FILE",
+        nargs=least,
+        help="CSV, TSV or other text (.gz too, header or not), .npy, .npz or FILE.npz:NAME, Parquet; wildcards; a folder of "
+        ".npy or Parquet; - is CSV on stdin",
+    )
+    group.add_argument(
+        "--columns",
+        metavar="A,B",
+        type=options.columns,
+        help=f"columns to use: names from the header, or numbers from 0 (default: {default})",
+    )
+    group.add_argument(
+        "--missing",
+        choices=("raise", "drop"),
+        default="raise",
+        help="rows with a value that is empty, null or NaN: fail, or leave them out (default: %(default)s)",
+    )
+
+
+def _add_weights(group: Any) -> None:
+    group.add_argument("--weights", metavar="COL", help="column of row weights, name or number; weight 2 is the row twice")
+
+
+def _add_start(group: Any, default: str | None) -> None:
+    """Add how to start; `default` None is short_runs too, where it must be known whether --init was given."""
+    group.add_argument("--init", choices=INITS, default=default, help="the start (default: short_runs)")
+    group.add_argument(
+        "--n-init", metavar="N", type=options.count, default=default and 1, help="starts, of which the best is kept (default: 1)"
+    )
+    group.add_argument("--seed", metavar="N", type=options.whole, help="seeds the start (default: the same start every time)")
+
+
+def _add_threads(group: Any) -> None:
+    group.add_argument(
+        "--threads", metavar="N", type=options.count, help="default: all cores; the answer is the same for any number"
+    )
+
+
+def _add_memory_limit(group: Any) -> None:
+    group.add_argument(
+        "--memory-limit",
+        metavar="BYTES",
+        type=options.memory,
+        help="load rows up to this, like 500M or 2G; read more of them again for every sweep, from .npy and Parquet (default: "
+        "half of memory)",
+    )
+
+
+def _add_json(group: Any) -> None:
+    group.add_argument("--json", action="store_true", help="print one JSON document instead, for machines")
+
+
+def _add_verbose(group: Any) -> None:
+    group.add_argument("--verbose", action="store_true", help="show progress on stderr (default: of long work, on a terminal)")
 
 
 if __name__ == "__main__":

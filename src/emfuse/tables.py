@@ -1,6 +1,7 @@
 """From a file to rows, and back: the text and array files that the command line reads and writes.
 
-NumPy's parser reads the numbers; only where it fails are the cells walked one by one, to say which is wrong.
+NumPy's parser reads the numbers; only where it fails are the cells walked one by one, to say which is wrong, or to leave out the
+rows in which one is missing.
 
 Layer 4.
 """
@@ -11,12 +12,14 @@ import contextlib
 import csv
 import gzip
 import io
+import math
 import os
 import shutil
 import sys
 import warnings
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
@@ -27,6 +30,7 @@ from emfuse import engines
 
 ROWS_AT_ONCE = 100_000  # rows turned into text together
 MISSING = ("", "na", "n/a", "null", "none", "nan", "?", "-")
+NONE_LEFT = "no row is left without missing values; choose other columns with --columns"
 
 
 @dataclass
@@ -46,21 +50,30 @@ class Table:
 
 
 def read(
-    file: str, columns: Sequence[str] | None = None, *, weights: str | None = None, prefer: Sequence[str] | None = None
+    file: str,
+    columns: Sequence[str] | None = None,
+    *,
+    weights: str | None = None,
+    prefer: Sequence[str] | None = None,
+    missing: str = "raise",
 ) -> Table:
     """Read rows from a .npy or .npz file ("file.npz:name" for one of several arrays), or text with cells apart; "-" is stdin.
 
     columns : names from the header, or numbers from 0; None: `prefer` where there is a header, else all but `weights`
     weights : name or number of the column of row weights
     prefer : names
+    missing : "raise" an error where a value is empty, NA or NaN, or "drop" such rows
 
     Raises ValueError that names file, line and column; OSError.
     """
     path, member = _split_member(file)
     names: list[str] | None = None
+    drop = missing == "drop"
     if path.endswith((".npy", ".npz")):
-        numbers = _load_array(path, member)
-        picked, weighing = _choose(file, names, numbers.shape[1], columns, weights, prefer)
+        numbers = _load_array(path, member, trusted=drop)
+        picked, weighing = choose(file, names, numbers.shape[1], columns, weights, prefer)
+        if drop:
+            numbers = _complete(path, numbers, picked if weighing is None else [*picked, weighing])
         X = numbers if picked == list(range(numbers.shape[1])) else numbers[:, picked]
         v = None if weighing is None else numbers[:, weighing]
     else:
@@ -68,8 +81,8 @@ def read(
         try:
             layout = _sniff(source, opened)
             names = layout.names
-            picked, weighing = _choose(source, names, layout.width, columns, weights, prefer)
-            numbers = _parse(source, opened, layout, picked if weighing is None else [*picked, weighing])
+            picked, weighing = choose(source, names, layout.width, columns, weights, prefer)
+            numbers = _parse(source, opened, layout, picked if weighing is None else [*picked, weighing], drop)
         except UnicodeDecodeError:
             raise ValueError(f"{source}: not UTF-8 text; save it as CSV in UTF-8, or as .npy") from None
         except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -85,7 +98,7 @@ def _split_member(file: str) -> tuple[str, str | None]:
     return (path + ".npz", member) if found and not os.path.exists(file) else (file, None)
 
 
-def _load_array(path: str, member: str | None) -> Any:
+def _load_array(path: str, member: str | None, *, trusted: bool = False) -> Any:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         there = list(found) if path.endswith(".npz") else []
@@ -97,9 +110,22 @@ def _load_array(path: str, member: str | None) -> Any:
         seen = f"no array {member!r}" if member is not None else f"{len(there)} arrays"
         raise ValueError(f"{path}: it has {seen}; write {path}:NAME with a name of {', '.join(there)}")
     try:
-        return engines.as_rows(found)
+        return engines.as_rows(found, trusted=trusted)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _complete(path: str, numbers: Any, wanted: list[int]) -> Any:
+    """Return the rows in which no wanted column is NaN."""
+    kept = ~np.isnan(numbers[:, wanted]).any(axis=1)
+    if not kept.any():
+        raise ValueError(f"{path}: {NONE_LEFT}")
+    numbers = numbers if kept.all() else numbers[kept]
+    try:
+        engines.as_rows(numbers[:, wanted])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return numbers
 
 
 @dataclass
@@ -172,7 +198,7 @@ def number(cell: str) -> float | None:
         return None
 
 
-def _choose(
+def choose(
     source: str,
     names: list[str] | None,
     width: int,
@@ -180,7 +206,12 @@ def _choose(
     weights: str | None,
     prefer: Sequence[str] | None,
 ) -> tuple[list[int], int | None]:
-    """Return the places of the columns to use, and that of the weights."""
+    """Return the places of the columns to use, and that of the weights.
+
+    names : of the `width` columns there are, or None; columns, weights, prefer : as in `read`
+
+    Raises ValueError that names the source and what there is.
+    """
 
     def place(wanted: str, why: str = "") -> int:
         if names is not None and wanted in names:
@@ -206,8 +237,11 @@ def _choose(
     return picked, weighing
 
 
-def _parse(source: str, opened: Callable[[], TextIO], layout: _Layout, wanted: list[int]) -> Any:
-    """Return the wanted columns, (N, len(wanted)) float64, by NumPy's parser; where that fails, find the bad cell and say so."""
+def _parse(source: str, opened: Callable[[], TextIO], layout: _Layout, wanted: list[int], drop: bool) -> Any:
+    """Return the wanted columns, (N, len(wanted)) float64, by NumPy's parser; where that fails, find the bad cell and say so.
+
+    drop : bool    leave out rows in which a wanted cell is missing
+    """
     everything = wanted == list(range(layout.width))
     try:
         with opened() as lines, warnings.catch_warnings():
@@ -221,35 +255,41 @@ def _parse(source: str, opened: Callable[[], TextIO], layout: _Layout, wanted: l
                 quotechar='"',
                 ndmin=2,
             )
-    except UnicodeDecodeError:
-        raise
-    except ValueError as error:
-        _blame(source, opened, layout, wanted)
-        raise ValueError(f"{source}: {error}") from None
+    except ValueError:
+        return _walk_cells(source, opened, layout, wanted, drop)
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(numbers.sum())
-    if not finite and not np.isfinite(numbers).all():
-        _blame(source, opened, layout, wanted)
-    return numbers
+    return numbers if finite or np.isfinite(numbers).all() else _walk_cells(source, opened, layout, wanted, drop)
 
 
-def _blame(source: str, opened: Callable[[], TextIO], layout: _Layout, wanted: list[int]) -> None:
-    """Raise ValueError for the first cell that is not a finite number, or row that is too short or too long."""
+def _walk_cells(source: str, opened: Callable[[], TextIO], layout: _Layout, wanted: list[int], drop: bool) -> Any:
+    """Return the wanted columns of the rows in which none is missing, cell by cell.
+
+    Raises ValueError for the first cell that is no finite number (and not just missing, where such rows are dropped), and the
+    first row that is too short or too long.
+    """
+    found = array("d")
     with opened() as lines:
         for row, (line, cells) in enumerate(_cells(lines, layout.delimiter)):
             if line <= layout.skip:
                 continue
             if len(cells) != layout.width:
                 _refuse(source, f"line {line} has {_cell_count(cells)}, and the first row has {layout.width}; correct or drop it")
+            if drop and any(cells[i].strip().lower() in MISSING for i in wanted):
+                continue
             for i in wanted:
                 value = number(cells[i])
-                if value is not None and np.isfinite(value):
+                if value is not None and math.isfinite(value):
+                    found.append(value)
                     continue
                 name = f"column {i}" if layout.names is None else f"column {layout.names[i]!r}"
                 what = "is empty" if not cells[i].strip() else f"has {cells[i][:60]!r}, which is not a finite number"
                 taken = " (not taken for a header, because other cells are numbers)" if layout.names is None and row == 0 else ""
                 advice = "correct or drop the row, or choose other columns with --columns"
                 _refuse(source, f"line {line}, {name} {what}{taken}; {advice}")
+    if not found:
+        _refuse(source, NONE_LEFT)
+    return np.array(found).reshape(-1, len(wanted))
 
 
 def _refuse(source: str, message: str) -> NoReturn:
