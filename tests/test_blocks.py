@@ -536,6 +536,39 @@ def test_reading_ahead_keeps_the_order():
             assert list(items) == list(range(20))
 
 
+def test_who_listens_is_told_of_rows_in_every_walk(rows):
+    """After each block, of how many where that is known; of a file, before the first walk."""
+    p, X = rows
+    told = []
+    for blocks, known, after in (
+        (Blocks(cut_at(X, 300, 300, 900)), None, [300, 900, 1_000]),
+        (Blocks.of(X, block_rows=400), 1_000, [400, 800, 1_000]),
+    ):
+        blocks.on_rows = lambda done, total, seconds: told.append((done, total, seconds))
+        for walk in (
+            lambda b: b.moments,
+            lambda b: b.sweep(p.factors),
+            lambda b: b.sample(5, np.random.default_rng(0)),
+            lambda b: list(b.evaluate_blocks(p.factors, labels=True)),
+        ):
+            walk(blocks)
+            assert [done for done, _, _ in told] == after
+            assert told[0][1] == known
+            assert 0.0 <= told[0][2] <= told[-1][2]
+            known = 1_000
+            told.clear()
+
+
+def test_a_listener_that_raises_ends_the_walk(rows):
+    """So it can stop a long one; nothing is left behind."""
+    p, X = rows
+    blocks = Blocks([X] * 50)
+    blocks.on_rows = lambda done, total, seconds: (_ for _ in ()).throw(KeyboardInterrupt()) if done > 3_000 else None
+    with pytest.raises(KeyboardInterrupt):
+        blocks.sweep(p.factors)
+    assert readers() == []
+
+
 # ------------------------------------------------------------------ the same rows, every time
 
 
@@ -1103,7 +1136,8 @@ def test_what_is_a_file_becomes_blocks(npy, table):
     for source in (npy, str(npy), np.load(npy, mmap_mode="r")):
         assert isinstance(as_engine(source), Blocks)
     made = as_engine(table, columns=["a"], weights="v", missing="drop", block_rows=7, n_threads=3)
-    assert (made.n_features, made.n_threads, made._make.block_rows) == (1, 3, 7)
+    assert (made.n_features, made.columns, made.n_threads, made._make.block_rows) == (1, ["a"], 3, 7)
+    assert as_engine(npy).columns is None
 
 
 def test_what_is_in_memory_does_not_become_blocks(rows):

@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -360,6 +362,21 @@ def test_a_fit_predicts_as_its_mixture_does(structure, blobs):
     assert made.sample(7, random_state=0)[0].shape == (7, 2)
 
 
+def test_a_fit_of_a_file_predicts_the_file(blobs, tmp_path):
+    """What `fit` takes, `predict` and its like take: a path, blocks, a Dask collection (lazily); not an engine without rows."""
+    X, start = blobs("full")
+    np.save(tmp_path / "rows.npy", X)
+    made = em(X, start, stop=5)
+    array = pytest.importorskip("dask.array", reason="partitions are made with dask").from_array(X, chunks=(100, 2))
+    for name in ("predict", "predict_proba", "score_samples"):
+        expected = getattr(made, name)(X)
+        for rows in (tmp_path / "rows.npy", emfuse.Blocks([X[:100], X[100:]]), array):
+            np.testing.assert_array_equal(np.asarray(getattr(made, name)(rows)), expected)
+    assert hasattr(made.predict(array), "__dask_graph__")
+    with pytest.raises(TypeError, match="X must be rows, got a Binned"):
+        made.predict(emfuse.Binned([0.0, 1.0, 2.0], [3, 4]))
+
+
 def test_a_fit_prints_what_it_is(blobs):
     """The mixture, the criteria and the reason."""
     text = str(em(*blobs("full"), stop=2))
@@ -368,15 +385,105 @@ def test_a_fit_prints_what_it_is(blobs):
     assert text.endswith("the 2 M steps asked for were done")
 
 
-def test_progress_is_shown_on_stderr(blobs, monkeypatch, capsys):
-    """verbose=True says something there, and nothing on stdout; tqdm or not."""
-    em(*blobs("full"), stop=2, verbose=True)
-    out, err = capsys.readouterr()
-    assert out == "" and "EM" in err
-    monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
+class Stderr(io.StringIO):
+    """Where progress is written: a terminal, or not."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of the display's that is moved by hand: a list of one number, seconds."""
+    seconds = [0.0]
+    fake = types.SimpleNamespace(monotonic=lambda: seconds[0])
+    monkeypatch.setattr(sys.modules["emfuse.em"], "time", fake)
+    return seconds
+
+
+def test_progress_is_shown_on_stderr(blobs, capsys):
+    """verbose=True says something there, and nothing on stdout; without it not a word."""
     em(*blobs("full"), stop=2, verbose=True)
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("EM: sweep 0, log-likelihood")
+    em(*blobs("full"), stop=2)
+    assert capsys.readouterr() == ("", "")
+    fit(blobs("full")[0], 2, stop=2, n_init=2, verbose=True)
+    assert [line[:11] for line in capsys.readouterr().err.splitlines()] == ["EM: sweep 0", "EM: sweep 2"] * 2
+
+
+def test_progress_in_a_file_is_a_line_every_ten_seconds_and_the_last(blobs, monkeypatch, clock):
+    """Sweep, log-likelihood, gain and rows a second: of 240 rows in four seconds, 60."""
+    monkeypatch.setattr(sys, "stderr", shown := Stderr(terminal=False))
+    made = em(*blobs("full"), stop=8, verbose=True, callback=lambda _: clock.__setitem__(0, clock[0] + 4.0))
+    lines = shown.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["EM: sweep 0", "EM: sweep 3", "EM: sweep 6", "EM: sweep 8"]
+    gain = made.trace[3] - made.trace[2]
+    assert lines[1] == f"EM: sweep 3, log-likelihood {made.trace[3]:.6f}, gain {gain:.3g}, 60 rows/s"
+
+
+def test_progress_in_a_terminal_is_one_line_that_is_written_over(blobs, monkeypatch, clock):
+    """Ten times a second at most; what was longer is wiped out; the line ends with the fit, also by an error."""
+    monkeypatch.setattr(sys, "stderr", shown := Stderr(terminal=True))
+    em(*blobs("full"), stop=30, verbose=True, callback=lambda _: clock.__setitem__(0, clock[0] + 0.03))
+    text = shown.getvalue()
+    assert text.endswith("\n") and text.count("\n") == 1
+    written = text.rstrip("\n").split("\r")[1:]
+    assert [int(line.split(",")[0].split()[-1]) for line in written] == [0, 4, 8, 12, 16, 20, 24, 28, 30]
+    assert all(len(after) >= len(before.rstrip()) for before, after in itertools.pairwise(written))
+    monkeypatch.setattr(sys, "stderr", shown := Stderr(terminal=True))
+    with pytest.raises(ZeroDivisionError):
+        em(*blobs("full"), stop=30, verbose=True, callback=lambda _: 1 / 0)
+    assert shown.getvalue().endswith("\n")
+
+
+def test_within_a_long_walk_progress_says_how_much_is_left(blobs, monkeypatch, clock):
+    """Of blocks that take two seconds each, from the first walk on; the engine's own listener is told too, and stays."""
+    monkeypatch.setattr(sys.modules["emfuse.blocks"], "time", sys.modules["emfuse.em"].time)
+    monkeypatch.setattr(sys, "stderr", shown := Stderr(terminal=True))
+    X, start = blobs("full")
+    heard = []
+
+    blocks = emfuse.Blocks(np.array_split(X, 4))
+    blocks.on_rows = listener = lambda *told: (heard.append(told), clock.__setitem__(0, clock[0] + 2.0))
+    em(blocks, start, stop=1, verbose=True, variance_floor=1e-6)
+    written = [line.strip() for line in shown.getvalue().split("\r")]
+    assert "EM: reading; now 120 rows" in written  # in the walk for the moments, when it is not known how many there are
+    sweeping = [line for line in written if line.startswith("EM: sweep 0") and "; now" in line]
+    assert [line.partition("; ")[2] for line in sweeping] == [
+        "now 120 rows of 240, 2 s left",
+        "now 180 rows of 240, 1 s left",
+        "now 240 rows of 240, 0 s left",
+    ]
+    assert blocks.on_rows is listener
+    assert [told[0] for told in heard] == [60, 120, 180, 240] * 3
+    assert {told[1] for told in heard[:2]} == {None}  # and then it may be, as blocks are read ahead
+    assert {told[1] for told in heard[4:]} == {240}
+
+
+def test_rows_per_second_counts_every_walk(blobs, clock):
+    """Of an accelerated fit refused trials too: from the first sweep on, rows times walks over seconds."""
+    X, start = blobs("full")
+    seen = []
+
+    def callback(progress):
+        seen.append(progress.rows_per_second)
+        clock[0] += 2.0
+
+    made = em(X, start, stop=40, acceleration="emqn", callback=callback, sample_weight=np.full(240, 0.5))
+    walks = np.array(seen[1:]) * 2.0 / 120.0
+    assert walks.sum() == made.sweeps - 1 and walks.min() == 1.0
+
+
+def test_warnings_of_standard_errors_name_the_callers_line(blobs):
+    """Of a fit that reg_covar keeps from its maximum: the warning is about the line that asked, here and not in the package."""
+    X, _ = blobs("full")
+    made = em(X, from_labels(X, np.zeros(240, int)), stop=1, reg_covar=1.0)
+    with pytest.warns(emfuse.uncertainty.UncertaintyWarning) as caught:
+        made.standard_errors(X)
+    assert caught[0].filename == __file__
+    assert "method : str" in made.standard_errors.__doc__
 
 
 # ------------------------------------------------------------------ fit

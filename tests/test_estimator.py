@@ -472,3 +472,236 @@ def test_constraints_hold_in_the_drop_in():
     np.testing.assert_array_equal(ours.means_[0], 0.0)
     np.testing.assert_array_equal(ours.covariances_[0], ours.covariances_[2])
     assert ours._n_parameters() == 2 + 4 + 3 == ours.fit_.free_parameters
+
+
+# ------------------------------------------------------------------ partial_fit
+
+
+def test_partial_fit_follows_a_stream_and_has_the_attributes_of_fit():
+    """Thirty batches: as an `OnlineEM` from the same start goes, and near to what all rows at once say."""
+    X = np.random.default_rng(3).permutation(blobs(n=6000, apart=6.0))
+    estimator = GaussianMixture(3, random_state=0)
+    for batch in np.split(X, 30):
+        assert estimator.partial_fit(batch) is estimator
+    start = GaussianMixture(3, random_state=0, max_iter=0).fit(X[:200])
+    online = emfuse.OnlineEM(start._current_parameters(), reg_covar=1e-6)
+    for batch in np.split(X, 30):
+        online.add(batch)
+    np.testing.assert_allclose(estimator.means_, online.parameters.means, rtol=1e-12)  # the start's factors are made again
+    assert (estimator.n_iter_, estimator.converged_, len(estimator.lower_bounds_)) == (30, False, 30)
+    assert estimator.lower_bound_ == estimator.lower_bounds_[-1] == estimator.online_.log_likelihood
+    assert estimator.n_features_in_ == 2 and estimator.fit_ is None and estimator.history_ is None
+    whole = GaussianMixture(3, random_state=0).fit(X)
+    gamma, p = 30.0**-0.6, estimator._n_parameters()
+    assert whole.score(X) - estimator.score(X) < 3.0 * gamma * p / (4 * 200)  # three times what theory has on average
+    np.testing.assert_array_equal(estimator.to_sklearn().predict(X), estimator.predict(X))
+
+
+def test_partial_fit_begins_from_rows_enough_and_then_takes_any():
+    """K of them at least, then even one; fewer, and other features, are refused in scikit-learn's words."""
+    X = blobs()
+    with pytest.raises(ValueError, match="Expected n_samples >= n_components but got n_components = 3, n_samples = 2"):
+        GaussianMixture(3).partial_fit(X[:2])
+    estimator = GaussianMixture(3, random_state=0).partial_fit(X[:3])
+    assert estimator.partial_fit(X[3:4]).n_iter_ == 2
+    with pytest.raises(ValueError, match="X has 1 features, but GaussianMixture is expecting 2 features as input"):
+        estimator.partial_fit(X[:, :1])
+
+
+def test_a_batch_that_fails_leaves_the_estimator_as_it_was():
+    """Attributes and what they hold; the next batch goes on."""
+    X = blobs()
+    estimator, other = (GaussianMixture(3, random_state=0).partial_fit(X[:100]) for _ in range(2))
+    before = dict(vars(estimator))
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.partial_fit(np.full((5, 2), np.nan))
+    with pytest.raises(ValueError, match="every weight is zero"):
+        estimator.partial_fit(X[:5], sample_weight=np.zeros(5))
+    assert vars(estimator).keys() == before.keys() and all(vars(estimator)[name] is before[name] for name in before)
+    np.testing.assert_array_equal(estimator.partial_fit(X[100:]).means_, other.partial_fit(X[100:]).means_)
+    fresh = GaussianMixture(3)
+    with pytest.raises(ValueError, match="NaN"):
+        fresh.partial_fit(np.full((5, 2), np.nan))
+    assert not [name for name in vars(fresh) if name.endswith("_")]
+
+
+def test_partial_fit_goes_on_from_a_fit_whose_rows_count():
+    """Ten rows after ten thousand: a step of 1001^-0.6, seen in the weights; after arrays alone, new rows are all there is."""
+    X = blobs(n=10_000, apart=6.0)
+    estimator = GaussianMixture(3, random_state=0, reg_covar=0.0).fit(X)
+    fitted, new = estimator.fit_, X[:10]
+    share = emfuse.InMemory(new).sweep(fitted.parameters.factors).mass / 10.0
+    gamma = 1001.0**-0.6
+    expected = (1 - gamma) * fitted.statistics.mass / 10_000.0 + gamma * share
+    np.testing.assert_allclose(estimator.partial_fit(new).weights_, expected, rtol=1e-12)
+    theirs = GaussianMixture.from_sklearn(Theirs(3, random_state=0).fit(X)).partial_fit(X)
+    np.testing.assert_allclose(theirs.online_.statistics.mass, theirs.weights_, rtol=1e-12)
+
+
+def test_fit_after_partial_fit_begins_anew():
+    """Nothing of the stream is left."""
+    X = blobs()
+    estimator = GaussianMixture(3, random_state=0).partial_fit(X[:50]).fit(X)
+    np.testing.assert_array_equal(estimator.means_, GaussianMixture(3, random_state=0).fit(X).means_)
+    assert not hasattr(estimator, "online_") and estimator.fit_.converged
+
+
+def test_partial_fit_pickles_and_goes_on():
+    """In another process, for one."""
+    X = blobs()
+    estimator = GaussianMixture(3, random_state=0).partial_fit(X[:150])
+    again = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_allclose(again.partial_fit(X[150:]).means_, estimator.partial_fit(X[150:]).means_, rtol=1e-12)
+
+
+def test_partial_fit_takes_names_weights_and_constraints():
+    """As `fit` takes them."""
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(blobs(), columns=["a", "b"])
+    constraints = emfuse.Constraints(means=[[0.0, 0.0], None, None])
+    estimator = GaussianMixture(3, random_state=0, constraints=constraints, reg_covar=0.0).partial_fit(X[:150])
+    assert list(estimator.feature_names_in_) == ["a", "b"]
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.partial_fit(X.rename(columns={"a": "c"}))
+    estimator.partial_fit(X[150:], sample_weight=np.full(150, 2.0))
+    np.testing.assert_array_equal(estimator.means_[0], 0.0)
+    assert estimator.online_.weight == 150 + 2 * 150
+
+
+# ------------------------------------------------------------------ data beyond arrays
+
+SOURCES = ["npy", "Blocks", "engine", "Arrow", "Parquet", "HDF5", "dask array", "dask frame"]
+
+
+@pytest.fixture
+def source(request, tmp_path):
+    """The rows of `blobs(n=900, D=3)` as another thing, named by the test's parameter."""
+    X, kind = blobs(n=900, D=3), request.param
+    if kind == "npy":
+        np.save(tmp_path / "rows.npy", X)
+        return X, tmp_path / "rows.npy"
+    if kind == "Blocks":
+        return X, emfuse.Blocks(np.array_split(X, 4))
+    if kind == "engine":
+        return X, emfuse.InMemory(X)
+    if kind in ("Arrow", "Parquet"):
+        pyarrow = pytest.importorskip("pyarrow", reason="Arrow and Parquet are read with pyarrow")
+        table = pyarrow.table(dict(zip("abc", X.T, strict=True)))
+        if kind == "Arrow":
+            return X, table
+        pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "rows.parquet", row_group_size=200)
+        return X, str(tmp_path / "*.parquet")
+    if kind == "HDF5":
+        h5py = pytest.importorskip("h5py", reason="HDF5 is read with h5py")
+        file = h5py.File(tmp_path / "rows.h5", "w")
+        request.addfinalizer(file.close)
+        return X, file.create_dataset("rows", data=X, chunks=(100, 3))
+    array = pytest.importorskip("dask.array", reason="partitions are made with dask").from_array(X, chunks=(400, 3))
+    if kind == "dask array":
+        return X, array
+    return X, pytest.importorskip("dask.dataframe").from_dask_array(array, columns=["a", "b", "c"])
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("source", SOURCES, indirect=True)
+def test_what_emfuse_fits_the_estimator_fits(source):
+    """From the same start the same mixture as of the array, to 1e-10, and the same answers; of Dask lazily."""
+    X, rows = source
+    start = given_start(X, "full")
+    here, there = (GaussianMixture(**start, max_iter=30).fit(data) for data in (X, rows))
+    for name in MODEL:
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-10, atol=1e-10)
+    assert there.n_features_in_ == 3 and there.n_iter_ == here.n_iter_
+    lazily = hasattr(rows, "__dask_graph__")
+    for name in ("predict", "predict_proba", "score_samples"):
+        made, expected = getattr(there, name)(rows), getattr(there, name)(X)
+        assert hasattr(made, "__dask_graph__") == lazily
+        np.testing.assert_array_equal(np.asarray(made), expected)
+    assert there.score(rows) == pytest.approx(there.score(X), rel=1e-13)
+    assert there.bic(rows) == pytest.approx(there.bic(X), rel=1e-13)
+    assert there.aic(rows) == pytest.approx(there.aic(X), rel=1e-13)
+    labels = GaussianMixture(**start, max_iter=30).fit_predict(rows)
+    np.testing.assert_array_equal(np.asarray(labels), there.predict(X))
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("source", ["Arrow", "Parquet", "dask frame"], indirect=True)
+def test_names_of_columns_are_kept_and_checked(source, tmp_path):
+    """As of a data frame; a source without names is taken as it is."""
+    X, rows = source
+    estimator = GaussianMixture(3, random_state=0).fit(rows)
+    assert estimator.feature_names_in_.tolist() == ["a", "b", "c"]
+    pyarrow = pytest.importorskip("pyarrow")
+    other = pyarrow.table({"c": X[:, 2], "b": X[:, 1], "a": X[:, 0]})
+    with pytest.raises(ValueError, match=r"The feature names should match .*\['a', 'b', 'c'\], got \['c', 'b', 'a'\]"):
+        estimator.predict(other)
+    np.testing.assert_array_equal(
+        estimator.predict(emfuse.Blocks.of(other, columns=["a", "b", "c"])), estimator.predict(X.copy())
+    )
+    np.save(tmp_path / "rows.npy", X)
+    assert not hasattr(estimator.fit(tmp_path / "rows.npy"), "feature_names_in_")
+
+
+@pytest.mark.parametrize("start", THEIR_STARTS + OUR_STARTS)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_every_start_is_made_from_a_sample_of_a_file(start, covariance_type, tmp_path, monkeypatch):
+    """Of 300 of 2,000 rows here; the same seed gives the same fit, and every cluster is found."""
+    monkeypatch.setattr(emfuse.initialise, "MOST_SAMPLE", 300)
+    X = blobs(n=2_000, apart=8.0, seed=4)
+    np.save(tmp_path / "rows.npy", X)
+    how = dict(n_components=3, covariance_type=covariance_type, init_params=start, random_state=1, max_iter=300)
+    one, other = (GaussianMixture(**how).fit(tmp_path / "rows.npy") for _ in range(2))
+    np.testing.assert_array_equal(one.means_, other.means_)
+    assert one.means_.dtype == np.float64
+    if start in ("kmeans", "emfuse-kmeans"):
+        np.testing.assert_allclose(np.sort(one.means_[:, 0]), [0.0, 8.0, 16.0], atol=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_weights_come_with_the_source(tmp_path):
+    """By the name of a column, or in the blocks; scores count them."""
+    pyarrow = pytest.importorskip("pyarrow", reason="a table is made with pyarrow")
+    X, v = blobs(), np.random.default_rng(0).integers(0, 3, 300).astype(float)
+    table = pyarrow.table({"a": X[:, 0], "b": X[:, 1], "v": v})
+    start = given_start(X, "full")
+    here, there = GaussianMixture(**start).fit(X, sample_weight=v), GaussianMixture(**start).fit(table, sample_weight="v")
+    np.testing.assert_allclose(there.means_, here.means_, rtol=1e-10)
+    blocks = emfuse.Blocks.of(table, weights="v")
+    assert there.score(blocks) == pytest.approx(there.score_samples(X) @ v / v.sum(), rel=1e-12)
+    assert there.bic(blocks) == pytest.approx(there.fit_.bic, rel=1e-12)
+
+
+def test_what_cannot_be_read_twice_is_sent_to_partial_fit():
+    """An iterator; and what has no rows to give is refused where rows are asked for."""
+    X = blobs()
+    with pytest.raises(TypeError, match=r"can be read only once, and EM needs many passes.*`GaussianMixture\.partial_fit`"):
+        GaussianMixture(2).fit(iter([X]))
+    histogram = emfuse.Binned([0.0, 1.0, 2.0, 3.0], [30, 40, 10])
+    with pytest.raises(TypeError, match="or an engine that can draw a `sample` of them, got Binned"):
+        GaussianMixture(1).fit(histogram)
+    fitted = GaussianMixture(1, weights_init=[1.0], means_init=[[1.0]], precisions_init=[[[1.0]]]).fit(histogram)
+    assert fitted.score(histogram) == pytest.approx(fitted.fit_.log_likelihood / 80, rel=1e-12)
+    with pytest.raises(TypeError, match="X must be rows, got a Binned"):
+        fitted.predict(histogram)
+
+
+def test_a_source_that_fails_leaves_the_estimator_as_it_was(tmp_path):
+    """A file that is missing, of other features, of too few rows, with a NaN."""
+    X = blobs()
+    estimator = GaussianMixture(3, random_state=0).fit(X)
+    before = dict(vars(estimator))
+    np.save(tmp_path / "few.npy", X[:2])
+    np.save(tmp_path / "wide.npy", blobs(D=5))
+    np.save(tmp_path / "nan.npy", np.where(np.arange(300)[:, None] == 7, np.nan, X))
+    for run, error, words in [
+        (lambda: estimator.fit(tmp_path / "none.npy"), FileNotFoundError, "none.npy"),
+        (lambda: estimator.fit(tmp_path / "few.npy"), ValueError, "n_components = 3, n_samples = 2"),
+        (lambda: estimator.fit(tmp_path / "nan.npy"), ValueError, "in row 7, feature 0; .*nan.npy"),
+        (lambda: estimator.predict(tmp_path / "wide.npy"), ValueError, "X has 5 features, but GaussianMixture is expecting 2"),
+        (lambda: estimator.score(tmp_path / "wide.npy"), ValueError, "X has 5 features, but GaussianMixture is expecting 2"),
+    ]:
+        with pytest.raises(error, match=words):
+            run()
+        assert vars(estimator).keys() == before.keys() and all(vars(estimator)[name] is before[name] for name in before)
+    with pytest.raises(NotFittedError):
+        GaussianMixture().predict(tmp_path / "wide.npy")

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 from emfuse import engines, initialise, kernels, stopping, threads
 from emfuse.binned import Binned, fit_binned
 from emfuse.blocks import Blocks
+from emfuse.checkpoint import Checkpoint
 from emfuse.collapse import CollapseWarning
 from emfuse.constraints import Constraints
 from emfuse.dask_engine import DaskEngine
@@ -23,6 +24,7 @@ from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
 from emfuse.many import Fits, fit_many
 from emfuse.maximise import CollapsedComponent, maximise
+from emfuse.online import OnlineEM
 from emfuse.parameters import Parameters
 from emfuse.selection import Selection, select
 from emfuse.statistics import SufficientStatistics
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Binned",
     "Blocks",
+    "Checkpoint",
     "CollapseWarning",
     "CollapsedComponent",
     "Constraints",
@@ -50,6 +53,7 @@ __all__ = [
     "Mixture",
     "NotConverged",
     "NotPositiveDefinite",
+    "OnlineEM",
     "Parameters",
     "Progress",
     "Selection",

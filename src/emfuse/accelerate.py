@@ -8,7 +8,8 @@ there, is taken: the likelihood never falls, and the trace is as long as the ste
 In coordinates where the complete-data information is the identity, EM's step is a gradient and its Jacobian symmetric, so that a
 quasi-Newton matrix may be built from EM's steps alone. "squarem" is SQUAREM S3 (Varadhan & Roland 2008) in the same coordinates.
 
-For few features a step of "emqn" is the build's own, as the M step is; what is written here is the definition.
+For few features a step of "emqn" is the build's own, as the M step is; what is written here is the definition. A build keeps its
+memory to itself, so where that has to be written down (`emfuse.checkpoint`) the steps are those here.
 
 Layer 3.
 """
@@ -73,6 +74,12 @@ class Accelerator(Protocol):
 
     def refuse(self) -> None:
         """Take notice that the last trial did not gain what was asked."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it remembers, as `emfuse.checkpoint` writes it; it was made `portable`."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what `state` returned, and nothing else."""
 
 
 class Coordinates:
@@ -168,12 +175,13 @@ class Emqn:
 
     weight : float     sum of row weights, to count gains in nats
     warm_up : int      plain sweeps first; 0 is faster, and ends more often at another maximum than EM's
+    portable : bool    whether `state` will be asked for: then no step is the build's own
     """
 
-    def __init__(self, weight: float, warm_up: int = WARM_UP):
+    def __init__(self, weight: float, warm_up: int = WARM_UP, *, portable: bool = False):
         self.weight, self.left = weight, warm_up
         self.of_build: kernels.QuasiNewton | None = None
-        self.asked_build = False
+        self.asked_build = portable
         self.coordinates: Coordinates | None = None
         self.points: list[tuple[Parameters, Parameters]] = []  # the last PAIRS + 1, with their images
         self.vectors: list[tuple[Doubles, Doubles]] = []  # of each: where it is, and EM's step from there
@@ -222,6 +230,19 @@ class Emqn:
         if self.had_pairs:
             kept = max(1, len(self.points) // 2)
             self.points, self.vectors = self.points[-kept:], self.vectors[-kept:]
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it remembers; vectors are made again from the points."""
+        base = None if self.coordinates is None else self.coordinates.base
+        points = [list(point) for point in self.points]
+        return {"left": self.left, "age": self.age, "had_pairs": self.had_pairs, "base": base, "points": points}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what `state` returned."""
+        self.left, self.age, self.had_pairs = state["left"], state["age"], state["had_pairs"]
+        self.coordinates = None if state["base"] is None else Coordinates(state["base"])
+        self.points = [(here, image) for here, image in state["points"]]
+        self.vectors = [self._vectors(*point) for point in self.points]
 
     def build_s_own(self, p: Parameters) -> kernels.QuasiNewton | None:
         """Return what the build goes by from `p` on, or None where it leaves that to NumPy."""
@@ -304,9 +325,10 @@ class Squarem:
     """SQUAREM S3: two EM steps, then one along the parabola through the three points. Needs no memory.
 
     weight : float    sum of row weights, to count gains in nats
+    portable : bool   says nothing here
     """
 
-    def __init__(self, weight: float, warm_up: int = WARM_UP):
+    def __init__(self, weight: float, warm_up: int = WARM_UP, *, portable: bool = False):
         self.weight, self.left = weight, warm_up
         self.start: Parameters | None = None  # of a cycle
         self.most, self.at_most = 1.0, False
@@ -324,7 +346,7 @@ class Squarem:
         x0, x1, x2 = coordinates.pack(start), coordinates.pack(here), coordinates.pack(image)
         r, v = x1 - x0, x2 - 2.0 * x1 + x0
         rr, vv = float(r @ r), float(v @ v)
-        length = min(self.most, max(1.0, np.sqrt(rr / vv) if vv > 0.0 else 1.0))
+        length = min(self.most, max(1.0, float(np.sqrt(rr / vv)) if vv > 0.0 else 1.0))
         self.at_most = length == self.most
         if self.at_most:
             self.most *= 4.0
@@ -339,5 +361,13 @@ class Squarem:
         if self.at_most:
             self.most = max(1.0, self.most / 16.0)
 
+    def state(self) -> dict[str, Any]:
+        """Return all that it remembers."""
+        return {"left": self.left, "start": self.start, "most": self.most, "at_most": self.at_most}
 
-ACCELERATORS: dict[str, Callable[[float], Accelerator]] = {"emqn": Emqn, "squarem": Squarem}
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what `state` returned."""
+        self.left, self.start, self.most, self.at_most = (state[name] for name in ("left", "start", "most", "at_most"))
+
+
+ACCELERATORS: dict[str, Callable[..., Accelerator]] = {"emqn": Emqn, "squarem": Squarem}

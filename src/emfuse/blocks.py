@@ -21,6 +21,7 @@ import importlib
 import os
 import re
 import sys
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -103,6 +104,10 @@ class Blocks:
     About five blocks are in memory at once (two a thread, where they have too few rows to be shared), so let them be tens of
     megabytes; `Blocks.of` sees to that.
 
+    columns : list of str or None     names of the features, where the source has them
+    on_rows : callable or None        to be set: called in every walk, after each block, with the number of rows that have been
+        handed out, that of all (None before it is known) and the seconds since the walk began
+
     Raises TypeError for a generator or another iterator, which can be read only once. Errors in the data come when it is read:
     those of `InMemory`, with the block and the row's number in the source.
     """
@@ -113,8 +118,9 @@ class Blocks:
             raise TypeError(f"make must be a function, or a list of blocks, got {type(make).__name__}; see `Blocks.of` for files")
         self._make = make
         self.n_threads = thread_count(n_threads)
+        self.columns: list[str] | None = None
+        self.on_rows: Callable[[int, int | None, float], object] | None = None
         self._name: str | None = None  # of the source
-        self._columns: list[str] | None = None  # their names
         self._drop = False  # rows with NaN
         self._rows: int | None = None  # how many, where that is known
         self._weight: float | None = None
@@ -158,7 +164,7 @@ class Blocks:
         ask = _Ask(None if columns is None else list(columns), weights, missing == "drop", block_rows)
         found = _source(source, ask)
         made = cls(found, n_threads=n_threads)
-        made._name, made._columns, made._drop = found.name, found.columns, ask.drop
+        made.columns, made._name, made._drop = found.columns, found.name, ask.drop
         if found.rows is not None and weights is None and not ask.drop:
             made._rows, made._weight = found.rows, float(found.rows)
         return made
@@ -236,7 +242,7 @@ class Blocks:
                 weight += added
             variance = scatter / weight
         if not np.isfinite(variance).all():
-            raise overflowing(variance, self._columns)
+            raise overflowing(variance, self.columns)
         return mean, np.asarray(variance)
 
     def sample(self, n_rows: int, random: np.random.Generator) -> InMemory:
@@ -274,7 +280,14 @@ class Blocks:
     def _walk(self, *, trusted: bool | None = None) -> Generator[Block]:
         """Yield every block with rows, read ahead. Close it."""
         trusted = self._checked if trusted is None else trusted
-        return ahead(lambda: self._read(trusted=trusted))
+        began, done = time.monotonic(), 0
+        with closing(ahead(lambda: self._read(trusted=trusted))) as blocks:
+            for block in blocks:
+                done += len(block.engine.X)
+                yield block
+                del block  # it would stay in memory while the next is waited for
+                if self.on_rows is not None:
+                    self.on_rows(done, self._rows, time.monotonic() - began)
 
     def _read(self, *, trusted: bool) -> Generator[Block]:
         """Yield every block with rows, and take notice of how many there were; `trusted` ones are not looked at."""
@@ -356,8 +369,8 @@ class Blocks:
             message = f"{message[: row.start(1)]}{place.first + i}{message[row.end(1) :]}"
             if place.where is not None:
                 said.append(place.where(i))
-        if self._columns is not None and (feature := re.search(r"\bfeature (\d+)", message)) is not None:
-            said.append(f"column {self._columns[int(feature[1])]!r}")
+        if self.columns is not None and (feature := re.search(r"\bfeature (\d+)", message)) is not None:
+            said.append(f"column {self.columns[int(feature[1])]!r}")
         return type(error)(f"{message} ({', '.join(said)})")
 
     @property
@@ -567,7 +580,7 @@ def _refuse_one_shot(source: Any) -> None:
     if isinstance(source, Iterator):
         raise TypeError(
             f"a {type(source).__name__} can be read only once, and EM needs many passes: give `Blocks` a function that returns a "
-            "fresh one each time"
+            "fresh one each time; or its blocks, one by one, to `OnlineEM.add` or `GaussianMixture.partial_fit`, which keep none"
         )
 
 

@@ -5,15 +5,16 @@ Layer 3.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from emfuse import engines, kernels, stopping
 from emfuse._typing import Doubles
-from emfuse.accelerate import ACCELERATORS, Emqn, with_factors
+from emfuse.accelerate import ACCELERATORS, Accelerator, Emqn, with_factors
 from emfuse.collapse import Repair
 from emfuse.constraints import Constraints
 from emfuse.engines import POOLED_FROM, InMemory, cut
@@ -36,10 +37,13 @@ class Climb:
 
     parameters, statistics    a mixture, and the sums of a sweep under it
     trace : Trace             what is maximised after each sweep, since the start or the last repair
-    watch : callable or None  (parameters, trace) -> a true answer stops, after each sweep
+    watch : callable or None  (parameters, trace) -> a true answer stops, after each sweep; it may ask for `state` where the climb
+        is `portable`, which then is Python's all the way
     """
 
     statistics: SufficientStatistics
+    accelerator: Accelerator | None
+    image: Parameters | None  # of `parameters` under EM, once it is known
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Climb:
         acceleration: str | None = None,
         constraints: Constraints | None = None,
         watch: Watch | None = None,
+        portable: bool = False,
     ):
         if acceleration not in (None, "auto", *ACCELERATORS):
             raise ValueError(
@@ -70,6 +75,8 @@ class Climb:
             if not 0.0 <= number < np.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got {number!r}")
         self.engine, self.rule, self.repair, self.watch = engine, stopping.as_rule(stop), repair, watch
+        self.start, self.portable = start, portable
+        self._saved: dict[str, Any] | None = None
         self.acceleration = "emqn" if acceleration == "auto" else acceleration
         self.reg_covar, self.spare_mass = reg_covar, spare_mass
         self.floor = _floor(engine, variance_floor, repair.policy)
@@ -95,20 +102,49 @@ class Climb:
             except CollapsedComponent as collapse:
                 self.parameters = self.trace.parameters = self.repair.after(collapse, self.parameters)
                 self.trace.clear()  # what follows is another climb
+                self.trace.previous = None
+
+    def state(self) -> dict[str, Any]:
+        """Return what it takes to go on from here in another process, as `emfuse.checkpoint` writes it; for a `watch` to ask."""
+        return {
+            "start": self.start,
+            "parameters": self.parameters,
+            "previous": self.trace.previous,
+            "image_is_known": self.image is not None,
+            "trace": np.array(self.trace),
+            "sweeps": self.trace.sweeps,
+            "seconds": time.monotonic() - self.trace.started,
+            "accelerator": None if self.accelerator is None else self.accelerator.state(),
+            "repair": self.repair.state(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Let `run` go on from where `state` was asked for: from there every number is as it would have been, to the last bit.
+
+        One more sweep, which is not counted, brings back the statistics. `run` raises ValueError where it shows that the rows are
+        others: where the log-likelihood is not what it was.
+        """
+        self._saved = state
+        self.parameters = self.trace.parameters = state["parameters"]
+        self.trace[:] = state["trace"].tolist()
+        self.trace.previous = state["previous"]
+        self.trace.sweeps = state["sweeps"] - 1  # the last of them is done again
+        self.trace.started = time.monotonic() - state["seconds"]
+        self.repair.restore(state["repair"])
 
     def _by_python(self) -> str:
         """EM from `parameters`, which it moves; the definition."""
         trace = self.trace
-        accelerator = None if self.acceleration is None else ACCELERATORS[self.acceleration](trace.weight)
-        self.statistics, image = self._sweep(self.parameters), None
+        self.accelerator = None
+        if self.acceleration is not None:
+            self.accelerator = ACCELERATORS[self.acceleration](trace.weight, portable=self.portable)
+        self.statistics, self.image = self._sweep(self.parameters), None
         while True:
-            trace.append(self._value(self.parameters, self.statistics))
-            trace.rounding = self._rounding()
-            answer = self.watch(self.parameters, trace) if self.watch is not None else None
+            answer = self._notice() if self._saved is None else self._go_on()
             trial, asked = None, 0.0
-            if accelerator is not None:  # rules may ask it how much is left
-                image = self._image(self.parameters, self.statistics) if image is None else image
-                ahead = accelerator.step(self.parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
+            if self.accelerator is not None:  # rules may ask it how much is left
+                image = self._known_image()
+                ahead = self.accelerator.step(self.parameters, image, trace[-1] - trace[-2] if len(trace) > 1 else np.inf)
                 trial, asked = self._inside(ahead.trial), ahead.asked
                 trace.promised, trace.remaining, trace.settled = ahead.promised, ahead.remaining, ahead.settled
             reason = self.rule(trace)
@@ -116,19 +152,51 @@ class Climb:
                 reason = Limit(answer if isinstance(answer, str) else "the callback asked to stop")
             if reason:
                 return reason
-            image = self._image(self.parameters, self.statistics) if image is None else image
+            image = self._known_image()
             trace.previous = self.parameters
-            if trial is not None and accelerator is not None:
+            if trial is not None and self.accelerator is not None:
                 tried = self._sweep(trial)
                 if self._value(trial, tried) >= trace[-1] + asked - trace.rounding:
                     with suppress(CollapsedComponent):  # where EM itself may not be going
-                        image = self._image(trial, tried)
+                        self.image = self._image(trial, tried)
                         trace.parameters = self.parameters = trial
                         self.statistics = tried
                         continue
-                accelerator.refuse()
+                self.accelerator.refuse()
             trace.parameters = self.parameters = image
-            self.statistics, image = self._sweep(self.parameters), None
+            self.statistics, self.image = self._sweep(image), None
+
+    def _known_image(self) -> Parameters:
+        """EM's image of `parameters`, made once."""
+        if self.image is None:
+            self.image = self._image(self.parameters, self.statistics)
+        return self.image
+
+    def _notice(self) -> object:
+        """Put the last sweep on record, and return what whoever watches says to it."""
+        trace = self.trace
+        trace.append(self._value(self.parameters, self.statistics))
+        trace.rounding = self._rounding()
+        return self.watch(self.parameters, trace) if self.watch is not None else None
+
+    def _go_on(self) -> object:
+        """The same where the sweep was the last before a saved state, so that it is on record and has been shown."""
+        trace, saved = self.trace, cast(dict[str, Any], self._saved)
+        self._saved = None
+        value = self._value(self.parameters, self.statistics)
+        if not abs(value - trace[-1]) <= self._rounding():
+            raise ValueError(
+                f"the mixture in the checkpoint has log-likelihood {value:.9g} on these rows, and had {trace[-1]:.9g} when it "
+                "was written: the rows or their weights are others. Give the same, or delete the checkpoint to begin anew."
+            )
+        trace[-1] = value  # the same to the last bit, unless another build runs
+        trace.rounding = self._rounding()
+        if saved["image_is_known"]:
+            self._known_image()
+        trace.sweeps = saved["sweeps"]
+        if self.accelerator is not None:
+            self.accelerator.restore(saved["accelerator"])
+        return None
 
     def _sweep(self, p: Parameters, origin: Doubles | None = None) -> SufficientStatistics:
         self.trace.sweeps += 1
@@ -175,7 +243,7 @@ class Climb:
         `parameters` and the trace are then what has been come to.
         """
         engine, trace, p = self.engine, self.trace, self.parameters
-        if self.watch is not None or self.held is not None or not _is_small(engine, p):
+        if self.portable or self.watch is not None or self.held is not None or not _is_small(engine, p):
             return None
         numbers = stopping.numbers_of(self.rule)
         own = Emqn(trace.weight).build_s_own(p) if self.acceleration == "emqn" else None

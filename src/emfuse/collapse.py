@@ -8,6 +8,8 @@ Layer 3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from emfuse.maximise import MOST_FLOOR, CollapsedComponent, Floor
@@ -53,6 +55,26 @@ class Repair:
             return _with_another(rest, before, k, self._random)
         self.done.append(f"component {k} of {before.n_components} collapsed {where}, and was dropped")
         return rest
+
+    def state(self) -> dict[str, Any]:
+        """Return the record and what it takes to go on with it, as `emfuse.checkpoint` writes it."""
+        first = self._first
+        return {
+            "done": list(self.done),
+            "left": self._left,
+            "random": None if self._random is None else self._random.bit_generator.state,
+            "first": None if first is None else [str(first), first.component, first.mass, first.feature],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the record of which `state` was returned."""
+        self.done, self._left = list(state["done"]), state["left"]
+        if state["random"] is not None:
+            self._random = np.random.default_rng(0)
+            self._random.bit_generator.state = state["random"]
+        if state["first"] is not None:
+            message, component, mass, feature = state["first"]
+            self._first = CollapsedComponent(message, component=component, mass=mass, feature=feature)
 
     def look(self, parameters: Parameters, statistics: SufficientStatistics, floor: Floor | None) -> list[str]:
         """Return a sentence for each thing that whoever reads the fit must know: components dropped, or resting on the floor."""

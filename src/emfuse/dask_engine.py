@@ -75,7 +75,7 @@ class DaskEngine:
     """
 
     def __init__(self, collection: Any, client: Any = None, *, sample_weight: Any = None):
-        chunks, lengths, self._columns = _chunks_of(collection)
+        chunks, lengths, self.columns = _chunks_of(collection)
         weights = _weights_of(sample_weight, lengths, len(chunks), isinstance(collection, (list, tuple)))
         self._client, self._get = _scheduler(client)
         self._token = uuid.uuid4().hex
@@ -148,7 +148,7 @@ class DaskEngine:
         with np.errstate(over="ignore", invalid="ignore"):
             variance = (s.second / s.mass - t * t)[0]
         if not np.isfinite(variance).all():
-            raise overflowing(variance, self._columns)
+            raise overflowing(variance, self.columns)
         return guess[0], np.asarray(np.maximum(variance, 0.0))
 
     def sample(self, n_rows: int, random: np.random.Generator) -> InMemory:
@@ -313,8 +313,8 @@ class DaskEngine:
     def _raise(self, fault: _Fault) -> None:
         """Raise a partition's fault as an error that says where in the whole it is."""
         said = [f"row {self._first_rows[fault.number] + fault.row} of all"] if fault.row is not None else []
-        if self._columns is not None and (feature := re.search(r"\bfeature (\d+)", fault.message)) is not None:
-            said.append(f"column {self._columns[int(feature[1])]!r}")
+        if self.columns is not None and (feature := re.search(r"\bfeature (\d+)", fault.message)) is not None:
+            said.append(f"column {self.columns[int(feature[1])]!r}")
         raise fault.kind(fault.message + (f" ({', '.join(said)})" if said else ""))
 
 

@@ -11,16 +11,18 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from types import MethodType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emfuse import engines, initialise, stopping
-from emfuse._typing import Doubles, Floats, Labels, RandomState
+from emfuse import dask_engine, initialise, stopping
+from emfuse._typing import AnyArray, Doubles, Floats, Labels, RandomState
 from emfuse.blocks import as_engine
+from emfuse.checkpoint import Checkpoint, Keeper, digest
 from emfuse.climb import Climb
 from emfuse.collapse import CollapseWarning, Repair
 from emfuse.constraints import Constraints, Held
@@ -34,7 +36,14 @@ from emfuse.stopping import Limit, Rule, Trace
 from emfuse.structures import structure_named
 from emfuse.threads import in_order
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from emfuse.uncertainty import Uncertainty
+
 VARIANCE_FLOOR = 1e-16  # of `fit`: far below what a sound fit feels
+LINE_EVERY, LINE_EVERY_IN_TERMINAL = 10.0, 0.1  # seconds at least between two lines of progress
+LONG_WALK = 1.0  # seconds: of a walk that has taken so long, it is told how much is left
 
 
 class NotConverged(UserWarning):
@@ -50,6 +59,7 @@ class Progress:
     log_likelihood : float      of exactly those parameters, total, nats
     gain : float                over the sweep before, nats; nan for the first
     seconds : float             since the fit began
+    rows_per_second : float     swept since the `Progress` before, M steps and all; in units of row weight
     """
 
     sweep: int
@@ -57,6 +67,7 @@ class Progress:
     log_likelihood: float
     gain: float
     seconds: float
+    rows_per_second: float = float("nan")
 
 
 class History(list[Progress]):
@@ -140,36 +151,42 @@ class Fit:
         """The mixture as a distribution: densities, quantiles, marginals, conditionals (`emfuse.Mixture`)."""
         return Mixture(self.parameters)
 
-    def predict(self, X: ArrayLike) -> Labels:
-        """Return the most likely component of each row, (N,) int64."""
-        return cast(Labels, self._evaluate(X, labels=True).labels)
+    def predict(self, X: Any) -> Labels:
+        """Return the most likely component of each row, (N,) int64.
 
-    def predict_proba(self, X: ArrayLike) -> Floats:
-        """Return the responsibilities, (N, K); rows sum to 1."""
-        return cast(Floats, self._evaluate(X, responsibilities=True).responsibilities)
+        X : (N, D) array-like, or whatever else `fit` takes: of files and blocks the answer is an array too, made block by block;
+            of a Dask collection it is a lazy dask.array
+        """
+        return cast(Labels, self._evaluate(X, "labels"))
 
-    def score_samples(self, X: ArrayLike) -> Floats:
-        """Return the log density of each row, (N,), nats."""
-        return cast(Floats, self._evaluate(X, log_density=True).log_density)
+    def predict_proba(self, X: Any) -> Floats:
+        """Return the responsibilities, (N, K); rows sum to 1. See `predict`."""
+        return cast(Floats, self._evaluate(X, "responsibilities"))
+
+    def score_samples(self, X: Any) -> Floats:
+        """Return the log density of each row, (N,), nats. See `predict`."""
+        return cast(Floats, self._evaluate(X, "log_density"))
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> tuple[Doubles, Labels]:
         """Draw rows and their components: see `Parameters.sample`."""
         return self.parameters.sample(n_samples, random_state)
 
-    def standard_errors(self, X: ArrayLike, **options: Any) -> Any:
-        """Return how far off the parameters may be: see `emfuse.standard_errors` for methods and options; X are the rows."""
-        return _above("uncertainty").standard_errors(self, X, **options)
+    @property
+    def standard_errors(self) -> Callable[..., Uncertainty]:
+        """`fit.standard_errors(X)`, X being the rows, says how far off the parameters may be: see `emfuse.standard_errors`."""
+        # that function itself, bound: its warnings then name the caller's line, and no line here
+        return cast("Callable[..., Uncertainty]", MethodType(_above("uncertainty").standard_errors, self))
 
     def summary(self) -> str:
         """Return the fit in 80 columns, like R's summary()."""
         return str(_above("summary").summary(self))
 
-    def plot(self, X: ArrayLike | None = None, **options: Any) -> Any:
+    def plot(self, X: ArrayLike | None = None, **options: Any) -> Axes:
         """Draw the fit, over the rows X where they are given, in the way that suits it; returns matplotlib's Axes.
 
         See `emfuse.plots.plot` for the options, and `emfuse.plots` for other pictures.
         """
-        return _above("plots").plot(self, X, **options)
+        return cast("Axes", _above("plots").plot(self, X, **options))
 
     def film(self, X: ArrayLike, path: str | os.PathLike[str], **options: Any) -> Any:
         """Write how the fit came about, sweep by sweep, as .gif, .mp4 or a folder of .png; needs `history=True`.
@@ -181,8 +198,10 @@ class Fit:
     def _repr_html_(self) -> str:
         return str(_above("html").of_fit(self))
 
-    def _evaluate(self, X: ArrayLike, **want: bool) -> engines.Evaluation:
-        return engines.evaluate(X, self.parameters.factors, n_threads=self.n_threads, **want)
+    def _evaluate(self, X: Any, want: str) -> Any:
+        if is_dask(X):
+            return lazily(X, self.parameters, want)
+        return evaluated(_engine(X, None, self.n_threads), self.parameters.factors, want)
 
     def __str__(self) -> str:
         state = "converged" if self.converged else "stopped before convergence"
@@ -214,6 +233,7 @@ def em(
     n_threads: int | None = None,
     callback: Callable[[Progress], object] | None = None,
     verbose: bool = False,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     spare_mass: float = 0.0,
 ) -> Fit:
     """Fit a mixture by expectation-maximisation from an explicit start.
@@ -237,53 +257,98 @@ def em(
     sample_weight : (N,)     row weights, at least 0; weight two is the row twice
     n_threads : int          None: what `emfuse.threads.thread_count` says; the result is the same to the last bit
     callback : callable      called after each sweep with a `Progress`; a true answer stops, a string is then the reason
-    verbose : bool           show progress on stderr (with tqdm where it is installed)
+    verbose : bool           show progress on stderr: in a terminal a line that changes, elsewhere one every ten seconds; within a
+        long walk over blocks also how much of it is left
+    checkpoint : path or Checkpoint    a file to which the fit is written every minute (or as `emfuse.Checkpoint` says), and which
+        is removed at its end. Where it is there already, left by a process that was killed, the same call goes on from it and
+        ends with the same parameters and trace, to the last bit; `stop`, `n_threads`, `callback` and `verbose` may be others.
+        `seconds` and `history` are then of both runs; the walk that shows that the rows are the same is not counted. Steps of
+        "emqn" are taken in Python, and are those of a fit without a checkpoint but for rounding
     spare_mass : float       added to every component's mass before dividing by it (scikit-learn adds 10 eps)
 
     Raises
     ------
     CollapsedComponent    a covariance is no longer positive definite, and `on_collapse` has no remedy; also a ValueError
-    ValueError, TypeError    unusable arguments, or a row so far away that its log density overflows
+    ValueError, TypeError    unusable arguments, a row so far away that its log density overflows, or a checkpoint of another fit
+    OSError                  the checkpoint cannot be written; before the first sweep
     """
+    keeper = None if checkpoint is None else Keeper(checkpoint)
     engine = _engine(data, sample_weight, n_threads)
-    climb = Climb(
-        engine,
-        start,
-        stop=stop,
-        repair=Repair(on_collapse),
-        reg_covar=reg_covar,
-        variance_floor=variance_floor,
-        spare_mass=spare_mass,
-        acceleration=acceleration,
-        constraints=constraints,
-    )
-    made = _run(climb, history=history, n_threads=n_threads, callback=callback, verbose=verbose)
+    with closing(_Display(verbose, engine)) as show:
+        climb = Climb(
+            engine,
+            start,
+            stop=stop,
+            repair=Repair(on_collapse),
+            reg_covar=reg_covar,
+            variance_floor=variance_floor,
+            spare_mass=spare_mass,
+            acceleration=acceleration,
+            constraints=constraints,
+            portable=keeper is not None,
+        )
+        saved = None
+        if keeper is not None:
+            problem = _problem(
+                engine,
+                start.structure,
+                constraints,
+                start=digest(start),
+                reg_covar=reg_covar,
+                variance_floor=variance_floor,
+                spare_mass=spare_mass,
+                acceleration=acceleration,
+                on_collapse=on_collapse,
+                history=history,
+            )
+            saved = keeper.read(problem)
+        with keeper or nullcontext():
+            made = _run(climb, history, n_threads, callback, show, keeper, saved)
     for sentence in climb.repair.look(climb.parameters, climb.statistics, climb.floor):
         warnings.warn(sentence, CollapseWarning, stacklevel=2)
     return made
 
 
 def _run(
-    climb: Climb, *, history: bool, n_threads: int | None, callback: Callable[[Progress], object] | None, verbose: bool
+    climb: Climb,
+    history: bool,
+    n_threads: int | None,
+    callback: Callable[[Progress], object] | None,
+    show: _Display,
+    keeper: Keeper | None = None,
+    saved: dict[str, Any] | None = None,
+    ended: list[dict[str, Any]] | None = None,
 ) -> Fit:
-    """Run a climb, telling whoever wants to know, and return what came of it."""
-    trace, kept, show = climb.trace, History(), _Display(verbose)
+    """Run a climb, telling whoever wants to know, and return what came of it.
+
+    saved : what `keeper` read, where this climb is to go on from it
+    ended : starts that came to their end before, as they are to be written beside this climb
+    """
+    trace, kept = climb.trace, History()
+    if saved is not None:
+        climb.resume(saved["climb"])
+        kept = _history_of(saved["history"], climb.parameters.structure)
+    sweeps, seconds = trace.sweeps, time.monotonic() - trace.started
 
     def watch(parameters: Parameters, trace: Trace) -> object:
+        nonlocal sweeps, seconds
         gain = trace[-1] - trace[-2] if len(trace) > 1 else float("nan")
-        progress = Progress(len(trace) - 1, parameters, trace[-1], gain, time.monotonic() - trace.started)
+        now = time.monotonic() - trace.started
+        rate = (trace.sweeps - sweeps) * trace.weight / max(now - seconds, 1e-9)
+        sweeps, seconds = trace.sweeps, now
+        progress = Progress(len(trace) - 1, parameters, trace[-1], gain, now, rate)
         if progress.sweep == 0:  # or again, after a repair
             kept.clear()
         if history:
             kept.append(progress)
         show(progress)
-        return callback(progress) if callback is not None else None
+        answer = callback(progress) if callback is not None else None
+        if keeper is not None and not answer and keeper.due():
+            keeper.write({"ended": ended or [], "climb": climb.state(), "history": _history_state(kept if history else None)})
+        return answer
 
-    climb.watch = watch if history or verbose or callback is not None else None
-    try:
-        reason = climb.run()
-    finally:
-        show.close()
+    climb.watch = watch if history or show.wanted or callback is not None or keeper is not None else None
+    reason = climb.run()
     return Fit(
         parameters=climb.parameters,
         statistics=climb.statistics,
@@ -299,6 +364,12 @@ def _run(
         held=climb.held,
         scores=np.array([climb.statistics.log_likelihood]),
     )
+
+
+def _problem(engine: Any, structure: str, constraints: Constraints | None, **more: Any) -> dict[str, Any]:
+    """What must be the same for a fit to go on from a checkpoint: the shape of the data, and all that the path depends on."""
+    shape = {"row weight": engine.weight, "features": engine.n_features, "structure": structure_named(structure).name}
+    return {**shape, "constraints": None if constraints is None else repr(constraints), **more}
 
 
 def fit(
@@ -321,6 +392,7 @@ def fit(
     n_threads: int | None = None,
     callback: Callable[[Progress], object] | None = None,
     verbose: bool = False,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> Fit:
     """Fit a mixture: a start, then EM to a tight stop. The one-liner that we recommend.
 
@@ -345,19 +417,16 @@ def fit(
     sd : float or None       short for one known standard deviation: `Constraints(sds=[sd] * K)`; one feature
     on_collapse : str        as in `em`, from where `CollapseWarning` comes too
     reg_covar, variance_floor, history, n_threads, callback, verbose    as in `em`
+    checkpoint : path or Checkpoint    as in `em`; of several starts, those that have ended are in it too. They are then made one
+        after the other
 
     Warns NotConverged where the default stop's limit is reached first. Raises as `em` does.
     """
+    keeper = None if checkpoint is None else Keeper(checkpoint)
     engine = _engine(X, sample_weight, n_threads)
     seeds = initialise.generator(random_state)
-    rows = engine
-    if not isinstance(engine, InMemory):  # starts look at a sample; EM at all
-        if not hasattr(engine, "sample"):
-            raise TypeError(
-                f"X must be rows, or an engine that can draw a `sample` of them, got {type(engine).__name__}; `emfuse.em` takes "
-                "any engine, from a start"
-            )
-        rows = engine.sample(initialise.most_rows(n_components), np.random.default_rng(int(seeds.integers(1 << 62))))
+    with closing(_Display(verbose, engine)):
+        rows = rows_for_starts(engine, n_components, seeds)
     K = initialise.checked_components(n_components, len(rows.X))
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
@@ -367,36 +436,66 @@ def fit(
             raise ValueError("sd is short for constraints=Constraints(sds=[...]): give one of them")
         constraints = Constraints(sds=[sd] * K)
     numbers = [int(seeds.integers(1 << 62)) for _ in range(1 if isinstance(init, Parameters) else n_init)]
-    quiet = callback is None and not verbose
+    quiet = callback is None and not verbose and keeper is None
     kind, n_starts = structure_named(structure), 1
     shapes = Factors(np.empty((K, engine.n_features)), np.empty(kind.factor_shape(K, engine.n_features)), np.empty(K))
     if quiet and rows is engine and len(cut(len(rows.X), shapes)) == 1:  # a sweep is too short for threads, so starts have them
         n_starts, rows = rows.n_threads, InMemory(rows.X, rows.sample_weight, n_threads=1, trusted=True)
         engine = rows
 
-    def one(number: int) -> tuple[Fit, list[str]] | CollapsedComponent:
+    saved: dict[str, Any] | None = None
+    if keeper is not None:
+        problem = _problem(
+            engine,
+            structure,
+            constraints,
+            components=K,
+            init=digest(init) if isinstance(init, Parameters) else init,
+            n_init=n_init,
+            random_state=numbers,
+            reg_covar=reg_covar,
+            variance_floor=variance_floor,
+            acceleration=acceleration,
+            on_collapse=on_collapse,
+            history=history,
+        )
+        saved = keeper.read(problem)
+    written: list[dict[str, Any]] = [] if saved is None else saved["ended"]
+    ended = [_outcome_of(state, constraints, n_threads) for state in written]
+
+    def one(number: int) -> _Outcome:
+        nonlocal saved
+        began, saved = saved, None  # the first of these is in the middle
         random = np.random.default_rng(number)
         try:
-            start = init if isinstance(init, Parameters) else initialise.start(rows, K, kind, init, random)
-            if constraints is not None and not isinstance(init, Parameters):
-                start = suited(rows, start, constraints)
-            climb = Climb(
-                engine,
-                start,
-                stop=stopping.AT_MAXIMUM if stop is None else stop,
-                repair=Repair(on_collapse, random),
-                reg_covar=reg_covar,
-                variance_floor=variance_floor,
-                acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
-                constraints=constraints,
-            )
-            made = _run(climb, history=history, n_threads=n_threads, callback=callback, verbose=verbose)
+            if began is not None:
+                start = began["climb"]["start"]
+            else:
+                start = init if isinstance(init, Parameters) else initialise.start(rows, K, kind, init, random)
+                if constraints is not None and not isinstance(init, Parameters):
+                    start = suited(rows, start, constraints)
+            with closing(_Display(verbose, engine)) as show:
+                climb = Climb(
+                    engine,
+                    start,
+                    stop=stopping.AT_MAXIMUM if stop is None else stop,
+                    repair=Repair(on_collapse, random),
+                    reg_covar=reg_covar,
+                    variance_floor=variance_floor,
+                    acceleration=None if acceleration == "auto" and reg_covar > 0.0 else acceleration,
+                    constraints=constraints,
+                    portable=keeper is not None,
+                )
+                made = _run(climb, history, n_threads, callback, show, keeper, began, written)
             return made, climb.repair.look(climb.parameters, climb.statistics, climb.floor)
         except CollapsedComponent as collapse:
             return collapse
 
-    with closing(in_order(one, numbers, n_starts)) as outcomes:
-        ended = list(outcomes)
+    with keeper or nullcontext(), closing(in_order(one, numbers[len(ended) :], n_starts)) as outcomes:
+        for outcome in outcomes:
+            ended.append(outcome)
+            if keeper is not None:
+                written.append(_outcome_state(outcome))
     made = [outcome for outcome in ended if not isinstance(outcome, CollapsedComponent)]
     if not made:
         assert isinstance(ended[0], CollapsedComponent)
@@ -424,40 +523,165 @@ def suited(engine: InMemory, start: Parameters, constraints: Constraints) -> Par
     return max(constraints.held(start).orders(start), key=lambda p: few.sweep(p.factors).log_likelihood)
 
 
-def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:
+def streamed(data: Any, sample_weight: Any = None, n_threads: int | None = None) -> Any:
+    """Return the engine of data that is more than rows in memory, as `fit` says, or is one; None for arrays, lists and frames."""
     if is_dask(data):
         return DaskEngine(data, sample_weight=sample_weight)
     if not hasattr(data, "sweep"):
-        streamed = None if isinstance(data, np.ndarray) else as_engine(data, weights=sample_weight, n_threads=n_threads)
-        return InMemory(data, sample_weight, n_threads=n_threads) if streamed is None else streamed
+        return None if isinstance(data, np.ndarray) else as_engine(data, weights=sample_weight, n_threads=n_threads)
     if sample_weight is not None:
         raise ValueError("sample_weight must be given to the engine, not beside it")
     return data
 
 
+def _engine(data: Any, sample_weight: ArrayLike | None, n_threads: int | None) -> Any:
+    engine = streamed(data, sample_weight, n_threads)
+    return InMemory(data, sample_weight, n_threads=n_threads) if engine is None else engine
+
+
+def lazily(collection: Any, p: Parameters, want: str) -> Any:
+    """Return what `InMemory.evaluate` calls `want`, of each row of a Dask collection, as a lazy dask.array."""
+    of = {"labels": dask_engine.predict, "responsibilities": dask_engine.predict_proba, "log_density": dask_engine.score_samples}
+    return of[want](collection, p)
+
+
+def evaluated(engine: Any, factors: Factors, want: str, dtype: Any = np.float64) -> AnyArray:
+    """Return what `InMemory.evaluate` calls `want`, of each row of an engine."""
+    if hasattr(engine, "evaluate_blocks"):
+        with closing(engine.evaluate_blocks(factors, **{want: True})) as parts:
+            return np.concatenate([getattr(part, want) for part in parts])
+    if not hasattr(engine, "evaluate"):
+        raise TypeError(f"X must be rows, got a {type(engine).__name__}; of a DaskEngine give the collection that it was made of")
+    return cast(AnyArray, getattr(engine.evaluate(factors, dtype=dtype, **{want: True}), want))
+
+
+def rows_for_starts(engine: Any, n_components: int, random_state: RandomState) -> InMemory:
+    """Return the rows that starts look at: all, where they are in memory, else a sample, for which one number is drawn."""
+    if isinstance(engine, InMemory):
+        return engine
+    if not hasattr(engine, "sample"):
+        raise TypeError(
+            f"X must be rows, or an engine that can draw a `sample` of them, got {type(engine).__name__}; `emfuse.em` takes "
+            "any engine, from a start"
+        )
+    random = np.random.default_rng(int(initialise.generator(random_state).integers(1 << 62)))
+    return cast(InMemory, engine.sample(initialise.most_rows(n_components), random))
+
+
+# ------------------------------------------------------------------ what stands in a checkpoint beside the climb
+
+_Outcome = tuple[Fit, list[str]] | CollapsedComponent  # of a start: a fit and what must be told of it, or none
+MIXTURE = ("weights", "means", "covariances")
+NUMBERS = ("log_likelihood", "gain", "seconds", "rows_per_second")  # of `Progress`, in its order
+
+
+def _outcome_state(outcome: _Outcome) -> dict[str, Any]:
+    if isinstance(outcome, CollapsedComponent):
+        return {"collapsed": [str(outcome), outcome.component, outcome.mass, outcome.feature]}
+    fit, told = outcome
+    s = fit.statistics
+    plain = {name: getattr(fit, name) for name in ("reason", "converged", "sweeps", "seconds", "distance")}
+    return {
+        "plain": plain,
+        "parameters": fit.parameters,
+        "statistics": [s.origin, s.mass, s.first, s.second, s.log_likelihood, s.weight],
+        "trace": fit.trace,
+        "history": _history_state(fit.history),
+        "repairs": list(fit.repairs),
+        "told": told,
+    }
+
+
+def _outcome_of(state: dict[str, Any], constraints: Constraints | None, n_threads: int | None) -> _Outcome:
+    if "collapsed" in state:
+        message, component, mass, feature = state["collapsed"]
+        return CollapsedComponent(message, component=component, mass=mass, feature=feature)
+    p, statistics = state["parameters"], SufficientStatistics(*state["statistics"])
+    fit = Fit(
+        parameters=p,
+        statistics=statistics,
+        trace=state["trace"],
+        history=None if state["history"] is None else _history_of(state["history"], p.structure),
+        repairs=tuple(state["repairs"]),
+        scores=np.array([statistics.log_likelihood]),
+        held=None if constraints is None else constraints.held(p),  # which holds already what the start's did
+        n_threads=n_threads,
+        **state["plain"],
+    )
+    return fit, state["told"]
+
+
+def _history_state(history: History | None) -> dict[str, Any] | None:
+    """A history as arrays with one entry a sweep."""
+    if history is None:
+        return None
+    mixtures = {name: np.array([getattr(sweep.parameters, name) for sweep in history]) for name in MIXTURE}
+    return mixtures | {name: np.array([getattr(sweep, name) for sweep in history]) for name in NUMBERS}
+
+
+def _history_of(state: dict[str, Any] | None, structure: str) -> History:
+    """The history of such arrays, or an empty one."""
+    kind, made = structure_named(structure), History()
+    if state is not None:
+        for i, (w, means, covariances, *numbers) in enumerate(zip(*(state[name] for name in MIXTURE + NUMBERS), strict=True)):
+            p = Parameters.unchecked(w, means, covariances, kind)
+            made.append(Progress(i, p, *(float(number) for number in numbers)))
+    return made
+
+
+# ------------------------------------------------------------------ progress
+
+
 class _Display:
-    """Progress on stderr: tqdm's bar where it is installed, else a line a second."""
+    """Progress on stderr: in a terminal one line that is written over, elsewhere a line now and then, and the last.
 
-    def __init__(self, wanted: bool):
-        self.bar: Any = None
-        self.wanted, self.last = wanted, -1.0
-        if wanted:
-            try:
-                from tqdm.auto import tqdm
+    While it lasts, an engine of blocks tells it of rows within a walk.
+    """
 
-                self.bar = tqdm(desc="EM", unit=" sweeps")
-            except ImportError:
-                pass
+    def __init__(self, wanted: bool, engine: Any):
+        self.wanted, self.engine = wanted, engine
+        self.line, self.walk, self.told, self.shown = "", "", float("-inf"), ""
+        self.in_terminal = wanted and sys.stderr.isatty()
+        if wanted and hasattr(engine, "on_rows"):
+            self.before, engine.on_rows = engine.on_rows, self.rows
 
     def __call__(self, progress: Progress) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix(log_likelihood=f"{progress.log_likelihood:.6f}", gain=f"{progress.gain:.2e}", refresh=False)
-            self.bar.update()
-        elif self.wanted and progress.seconds - self.last >= 1.0:
-            self.last = progress.seconds
-            line = f"EM: sweep {progress.sweep}, log-likelihood {progress.log_likelihood:.6f}, gain {progress.gain:.3g}"
-            print(line, file=sys.stderr)
+        """Show a sweep."""
+        self.line = (
+            f"EM: sweep {progress.sweep}, log-likelihood {progress.log_likelihood:.6f}, gain {progress.gain:.3g}, "
+            f"{progress.rows_per_second:.3g} rows/s"
+        )
+        self.walk = ""
+        self._show()
+
+    def rows(self, done: int, total: int | None, seconds: float) -> None:
+        """Show how far a walk has come, where it is a long one."""
+        if self.before is not None:
+            self.before(done, total, seconds)
+        if seconds >= LONG_WALK:
+            left = "" if total is None else f" of {total:,}, {seconds * (total - done) / done:.0f} s left"
+            self.walk = f"; now {done:,} rows{left}"
+            self._show()
+
+    def _show(self, last: bool = False) -> None:
+        line, now = (self.line or "EM: reading") + self.walk, time.monotonic()
+        due = now - self.told >= (LINE_EVERY_IN_TERMINAL if self.in_terminal else LINE_EVERY)
+        if not self.wanted or line == self.shown or not (due or last):
+            return
+        if self.in_terminal:
+            print(f"\r{line:<{len(self.shown)}}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+        self.told, self.shown = now, line
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        """Show the last sweep, and leave the line and the engine as they were."""
+        if not self.wanted:
+            return
+        self.walk = ""
+        if self.line:
+            self._show(last=True)
+        if self.in_terminal and self.shown:
+            print(file=sys.stderr)
+        if hasattr(self.engine, "on_rows"):
+            self.engine.on_rows = self.before

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -26,9 +27,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from emfuse import initialise
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
 from emfuse.constraints import Constraints
-from emfuse.em import Fit, Progress, em, suited
-from emfuse.engines import Evaluation, InMemory
+from emfuse.dask_engine import is_dask
+from emfuse.em import Fit, History, Progress, em, evaluated, lazily, rows_for_starts, streamed, suited
+from emfuse.engines import InMemory
 from emfuse.maximise import CollapsedComponent, estimate, require_density
+from emfuse.online import OnlineEM
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Limit, Trace
@@ -108,9 +111,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     lower_bounds_ : list of float
         The same for each iteration.
     fit_ : emfuse.Fit
-        The best start's fit, with its whole trace; `fit_.log_likelihood` belongs to the final parameters.
+        The best start's fit, with its whole trace; `fit_.log_likelihood` belongs to the final parameters. None after
+        `partial_fit`.
     history_ : emfuse.History or None
         Parameters at each iteration, where all of them take less than 64 MiB.
+    online_ : emfuse.OnlineEM
+        What follows the stream, after `partial_fit`.
     n_features_in_ : int
     feature_names_in_ : array of str, where X has such names
 
@@ -147,6 +153,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "callback": [callable, None],
     }
+
+    fit_: Any  # a Fit; None after `partial_fit`
+    history_: History | None
+    online_: OnlineEM
+    lower_bounds_: list[float]
 
     def __init__(
         self,
@@ -191,23 +202,28 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
+    def fit(self, X: Any, y: object = None, sample_weight: Any = None) -> GaussianMixture:
         """Fit the mixture to the rows of X.
 
-        X : (N, D) array-like, at least 2 rows and at least K; y : ignored; sample_weight : (N,) or None, at least 0
+        X : (N, D) array-like, at least 2 rows and at least K; or whatever else `emfuse.fit` takes: the path of an .npy or Parquet
+            file, a folder or glob of them, `emfuse.Blocks`, Arrow tables, h5py and Zarr data sets, Dask arrays and data frames.
+            Starts look at 100,000 of its rows, drawn from `random_state`, EM at all; attributes are float64
+        y : ignored
+        sample_weight : (N,) or None, at least 0; of Arrow and Parquet the name of a column
 
         Raises ValueError for unusable parameters or data, CollapsedComponent (a ValueError) where a covariance is no longer
-        positive definite. The estimator is then as it was before. Warns ConvergenceWarning at `max_iter`.
+        positive definite, TypeError for what can be read only once. The estimator is then as it was before. Warns
+        ConvergenceWarning at `max_iter`.
         """
         self._fit(X, sample_weight)
         return self
 
-    def fit_predict(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Labels:
-        """Fit as `fit` does, and return the most likely component of each row, (N,)."""
+    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None) -> Labels:
+        """Fit as `fit` does, and return the most likely component of each row, as `predict` does."""
         engine = self._fit(X, sample_weight)
-        return cast(Labels, engine.evaluate(self._factors(), labels=True).labels)
+        return self.predict(X) if is_dask(X) else cast(Labels, evaluated(engine, self._factors(), "labels"))
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> InMemory:
+    def _fit(self, X: Any, sample_weight: Any) -> Any:
         before = dict(vars(self))
         try:
             engine = self._fit_or_raise(X, sample_weight)
@@ -218,31 +234,30 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=3)
         return engine
 
-    def _fit_or_raise(self, X: ArrayLike, sample_weight: ArrayLike | None) -> InMemory:
+    def _fit_or_raise(self, X: Any, sample_weight: Any) -> Any:
         self._validate_params()
-        rows = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
-        if len(rows) < self.n_components:
-            raise ValueError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, n_samples = {len(rows)}"
-            )
-        engine = InMemory(rows, sample_weight, n_threads=self.n_threads, trusted=True)
+        engine, dtype = self._engine(X, sample_weight)
         given = _Given(self, engine.n_features)
         continued = self.warm_start and hasattr(self, "converged_")
         random = check_random_state(self.random_state)
+        rows = engine
+        if not continued and (self.constraints is not None or not given.complete):
+            rows = rows_for_starts(engine, self.n_components, random)
+            self._require_rows(len(rows.X))
         best: Fit | None = None
-        try:
+        with _in_their_words(dtype):
             for number in range(1 if continued else self.n_init):
                 talk = _Talk(self, number, engine.weight)
-                start = self._current_parameters() if continued else self._start(engine, given, random)
+                start = self._current_parameters() if continued else self._start(rows, given, random)
                 if self.constraints is not None and not continued:
-                    start = suited(engine, start, self.constraints)
+                    start = suited(rows, start, self.constraints)
                 rule = _Stop(self.tol, self.max_iter, self.lower_bound_ if continued else -np.inf)
                 made = em(
                     engine,
                     start,
                     stop=rule,
                     reg_covar=self.reg_covar,
-                    spare_mass=_spare_mass(rows.dtype) if self.acceleration is None and self.constraints is None else 0.0,
+                    spare_mass=_spare_mass(dtype) if self.acceleration is None and self.constraints is None else 0.0,
                     acceleration=self.acceleration,
                     constraints=self.constraints,
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
@@ -252,22 +267,89 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 talk.end(made)
                 if best is None or self.max_iter == 0 or _bound(made) > _bound(best):
                     best = made
-        except CollapsedComponent as error:
-            message = COLLAPSED + COLLAPSED_SINGLE * (rows.dtype == np.float32) + f" ({error})"
-            raise CollapsedComponent(message, component=error.component, mass=error.mass, feature=error.feature) from error
         assert best is not None
-        self._publish(best, engine, rows.dtype)
+        self._publish(best, engine, dtype)
         return engine
 
-    def _publish(self, best: Fit, engine: InMemory, dtype: Any) -> None:
-        p = best.parameters
-        cholesky = _as_cholesky(p.factors.P, p.covariances.shape)
-        self._set_parameters([array.astype(dtype) for array in (p.weights, p.means, p.covariances, cholesky)])
+    def _engine(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """The rows to be fitted as an engine, and the type of the attributes; notes the features' number and names."""
+        engine = streamed(X, sample_weight, self.n_threads)
+        if engine is None:
+            rows = validate_data(self, X, dtype=FLOATS, ensure_min_samples=2)
+            self._require_rows(len(rows))
+            return InMemory(rows, sample_weight, n_threads=self.n_threads, trusted=True), rows.dtype
+        self.n_features_in_ = engine.n_features
+        self.__dict__.pop("feature_names_in_", None)
+        if (names := _names_of(X, engine)) is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+        return engine, engine.X.dtype if isinstance(engine, InMemory) else np.dtype(np.float64)
+
+    def _require_rows(self, count: int) -> None:
+        if count < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, n_samples = {count}"
+            )
+
+    def partial_fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
+        """Move the mixture a step by a batch of rows, which is seen once: `emfuse.OnlineEM`, with its steps.
+
+        X : (N, D) array-like; y : ignored; sample_weight : (N,) or None, at least 0
+
+        The first call makes its start from these rows, of which there must be at least K, as `fit` would; after `fit` it goes on
+        from that fit, whose rows count as seen. `tol`, `max_iter`, `n_init` and `acceleration` mean nothing here.
+
+        The public arrays are those of `fit`, and an estimate: EM over all rows ends higher. `n_iter_` counts batches,
+        `lower_bound_` is the running mean of what rows scored when they came, nats; `fit_` and `history_` are None,
+        `converged_` is False, and `online_` is the `emfuse.OnlineEM`. Raises as `fit` does, and is then as it was before.
+        """
+        before = dict(vars(self))
+        try:
+            self._validate_params()
+            fitted = hasattr(self, "means_")
+            rows = validate_data(self, X, dtype=FLOATS, reset=not fitted)
+            engine = InMemory(rows, sample_weight, n_threads=self.n_threads, trusted=True)
+            with _in_their_words(rows.dtype):
+                model = self.online_ if hasattr(self, "online_") else self._online(engine, fitted)
+                model.add(engine)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        self._set_mixture(model.parameters, rows.dtype)
+        self.lower_bound_ = model.log_likelihood
+        self.lower_bounds_ = [] if model.n_batches == 1 else self.lower_bounds_
+        self.lower_bounds_.append(self.lower_bound_)
+        self.online_, self.n_iter_, self.converged_ = model, model.n_batches, False
+        self.fit_ = self.history_ = None
+        return self
+
+    def _online(self, engine: InMemory, fitted: bool) -> OnlineEM:
+        """What follows the stream, from the fit that there is, or from a start by the first rows."""
+        known = getattr(self, "fit_", None)
+        if known is not None:
+            start, statistics = known.parameters, known.statistics
+        elif fitted:  # public arrays alone
+            start, statistics = self._current_parameters(), None
+        else:
+            self._require_rows(len(engine.X))
+            start, statistics = self._start(engine, _Given(self, engine.n_features), check_random_state(self.random_state)), None
+            if self.constraints is not None:
+                start = suited(engine, start, self.constraints)
+        return OnlineEM(
+            start, statistics=statistics, reg_covar=self.reg_covar, constraints=self.constraints, n_threads=self.n_threads
+        )
+
+    def _publish(self, best: Fit, engine: Any, dtype: Any) -> None:
+        self._set_mixture(best.parameters, dtype)
+        self.__dict__.pop("online_", None)
         self.fit_, self.history_ = best, best.history
         self.converged_ = best.converged and self.max_iter > 0
         self.n_iter_ = len(best.trace) - 1
         self.lower_bounds_ = [float(bound) for bound in best.trace[:-1] / engine.weight]
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -np.inf
+
+    def _set_mixture(self, p: Parameters, dtype: Any) -> None:
+        cholesky = _as_cholesky(p.factors.P, p.covariances.shape)
+        self._set_parameters([array.astype(dtype) for array in (p.weights, p.means, p.covariances, cholesky)])
 
     def _set_parameters(self, params: Any) -> None:
         """Set the public arrays from (weights, means, covariances, precisions_cholesky); the name is scikit-learn's."""
@@ -288,38 +370,49 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         engine = InMemory(X)
         form = structure_named(self.covariance_type).form
         statistics = initialise.statistics_of_responsibilities(engine, np.asarray(resp, dtype=np.float64), form)
-        start = _Given(self, engine.n_features, K=resp.shape[1]).parameters_of(statistics, engine)
-        cholesky = _as_cholesky(start.factors.P, start.covariances.shape)
-        self._set_parameters(
-            [array.astype(engine.X.dtype) for array in (start.weights, start.means, start.covariances, cholesky)]
-        )
+        self._set_mixture(_Given(self, engine.n_features, K=resp.shape[1]).parameters_of(statistics, engine), engine.X.dtype)
 
     # ------------------------------------------------------------------ using the fitted model
 
-    def predict(self, X: ArrayLike) -> Labels:
-        """Return the most likely component of each row of X, (N,)."""
-        return cast(Labels, self._evaluate(X, labels=True).labels)
+    def predict(self, X: Any) -> Labels:
+        """Return the most likely component of each row of X, (N,) int64.
 
-    def predict_proba(self, X: ArrayLike) -> Floats:
-        """Return the probability of each component given each row of X, (N, K)."""
-        return cast(Floats, self._evaluate(X, responsibilities=True).responsibilities)
+        Of what `fit` takes beyond arrays it is an array too, made block by block; of a Dask collection a lazy dask.array.
+        """
+        return cast(Labels, self._evaluate(X, "labels"))
 
-    def score_samples(self, X: ArrayLike) -> Floats:
-        """Return the log density of each row of X, (N,), nats."""
-        return cast(Floats, self._evaluate(X, log_density=True).log_density)
+    def predict_proba(self, X: Any) -> Floats:
+        """Return the probability of each component given each row of X, (N, K); see `predict`."""
+        return cast(Floats, self._evaluate(X, "responsibilities"))
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Return the mean log density of the rows of X, nats."""
-        return float(self.score_samples(X).mean())
+    def score_samples(self, X: Any) -> Floats:
+        """Return the log density of each row of X, (N,), nats; see `predict`."""
+        return cast(Floats, self._evaluate(X, "log_density"))
 
-    def bic(self, X: ArrayLike) -> float:
+    def score(self, X: Any, y: object = None) -> float:
+        """Return the mean log density of the rows of X, nats; where X is more than an array, with the weights that it has."""
+        return self._score(X)[0]
+
+    def bic(self, X: Any) -> float:
         """Return the Bayesian information criterion on X, p log N - 2 log L; smaller is better."""
-        N = len(cast(Any, X))
-        return -2.0 * self.score(X) * N + self._n_parameters() * float(np.log(N))
+        mean, N = self._score(X)
+        return -2.0 * mean * N + self._n_parameters() * float(np.log(N))
 
-    def aic(self, X: ArrayLike) -> float:
+    def aic(self, X: Any) -> float:
         """Return Akaike's information criterion on X, 2 p - 2 log L; smaller is better."""
-        return -2.0 * self.score(X) * len(cast(Any, X)) + 2.0 * self._n_parameters()
+        mean, N = self._score(X)
+        return -2.0 * mean * N + 2.0 * self._n_parameters()
+
+    def _score(self, X: Any) -> tuple[float, float]:
+        """The mean log density of the rows of X, and their number, or weight."""
+        check_is_fitted(self)
+        engine = streamed(X, None, self.n_threads)
+        if engine is None:
+            log_density = self.score_samples(X)
+            return float(log_density.mean()), len(log_density)
+        self._check_features(X, engine)
+        s = engine.sweep(self._factors())
+        return s.log_likelihood / s.weight, s.weight
 
     def sample(self, n_samples: int = 1) -> tuple[Doubles, Labels]:
         """Draw rows: X (n_samples, D) float64 and the component of each, (n_samples,); rows come component by component."""
@@ -337,11 +430,29 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             parts = [m + random.standard_normal(size=(n, D)) * sd for m, sd, n in zip(self.means_, sds, counts, strict=True)]
         return np.vstack(parts).astype(np.float64), np.repeat(np.arange(K), counts)
 
-    def _evaluate(self, X: ArrayLike, **want: bool) -> Evaluation:
+    def _evaluate(self, X: Any, want: str) -> Any:
+        """What `InMemory.evaluate` calls `want`, of each row of X."""
         check_is_fitted(self)
+        if is_dask(X):
+            return lazily(X, self._current_parameters(), want)
+        engine = streamed(X, None, self.n_threads)
+        if engine is not None:
+            self._check_features(X, engine)
+            return evaluated(engine, self._factors(), want)
         rows = validate_data(self, X, dtype=FLOATS, reset=False)
-        engine = InMemory(rows, n_threads=self.n_threads, trusted=True)
-        return engine.evaluate(self._factors(), dtype=rows.dtype, **want)
+        return evaluated(InMemory(rows, n_threads=self.n_threads, trusted=True), self._factors(), want, rows.dtype)
+
+    def _check_features(self, X: Any, engine: Any) -> None:
+        """Raise ValueError where features are not those of the fit."""
+        D, expected = engine.n_features, len(self.means_[0])
+        if expected != D:
+            raise ValueError(f"X has {D} features, but {type(self).__name__} is expecting {expected} features as input")
+        names, fitted = _names_of(X, engine), getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and names != list(fitted):
+            raise ValueError(
+                f"The feature names should match those that were passed during fit, {list(fitted)}, got {names}. Choose them by "
+                "`emfuse.Blocks.of(X, columns=[...])`, or of a data frame by X[[...]]."
+            )
 
     def _factors(self) -> Factors:
         """The public arrays, prepared for a sweep."""
@@ -394,6 +505,22 @@ def _copy_fitted(source: Any, target: Any) -> Any:
             value = getattr(source, name)
             setattr(target, name, value.copy() if isinstance(value, (np.ndarray, list)) else value)
     return target
+
+
+def _names_of(X: Any, engine: Any) -> list[str] | None:
+    """Names of the features of a source, where all have one that is text."""
+    names = next((holder.columns for holder in (engine, X) if getattr(holder, "columns", None) is not None), ())
+    return list(names) if len(names) and all(isinstance(name, str) for name in names) else None
+
+
+@contextmanager
+def _in_their_words(dtype: Any) -> Generator[None]:
+    """Say of a collapse what scikit-learn says, and then what is known."""
+    try:
+        yield
+    except CollapsedComponent as error:
+        message = COLLAPSED + COLLAPSED_SINGLE * (dtype == np.float32) + f" ({error})"
+        raise CollapsedComponent(message, component=error.component, mass=error.mass, feature=error.feature) from error
 
 
 def _bound(fit: Fit) -> float:
