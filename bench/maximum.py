@@ -1,6 +1,6 @@
 """Time to the maximum: seconds until the log-likelihood is as good as at the best maximum known from that start.
 
-    python -m bench.maximum --plot maximum.png      # some minutes; R is asked where Rscript is on the PATH
+    python -m bench.maximum --plot maximum.png      # some minutes; half an hour where Rscript is on the PATH, and R is asked
     python -m bench.maximum --quick                 # under a minute: does it work? No figure to quote
 
 All begin at the same start, on one thread, with nothing added to the covariances. A side is there when no more than 1e-6 nats are
@@ -13,9 +13,6 @@ Sides take turns; figures are medians over turns, ratios medians over neighbouri
 """
 
 import argparse
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from math import exp, log
@@ -28,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench import machine
+from bench import machine, r
 from bench.acceleration import MOST_SWEEPS, Reach, allowed, climb, markdown
 from bench.cases import Case, Problem, Start
 from bench.clock import LEAST_SECONDS_QUICK, LONG, SHORT, Call, take_turns, times_as_fast, whole
@@ -70,7 +67,6 @@ QUICK = CLIMBS[1:10:2]
 DRAWN = (("dax", "good"), ("d8_k5_spherical", "good"), ("d4_k8_full_1e5", "good"), ("1d_k2_1.5sd_1e6", "good"))
 REPEATS, LEAST_SECONDS = 3, 0.05
 MEASURED, TRIAL = 3.0, 0.3  # seconds of one fit: who takes longer is multiplied up, from about so many
-PATIENCE = 120  # seconds, for R to do anything
 ONCE = 0.5  # seconds of one fit: who takes longer has one turn
 STEP = 1.03  # from one point of a curve to the next, in time
 SAME_PLACE = 0.1  # of what may be missing: how far sides that take the same steps may lie apart
@@ -106,7 +102,7 @@ class Entrant(NamedTuple):
 
 def main(arguments=None):
     options = parse(arguments)
-    packages, skipped = find_packages()
+    packages, skipped = r.find()
     print("\n".join(skipped))
     described = machine.describe([(OTHERS[0], OTHERS[0].available()), *packages])
     content = {"machine": described, "quick": options.quick, "skipped": skipped, "failures": [], "climbs": []}
@@ -157,9 +153,10 @@ def climbed(recipe, which, packages, failures, options):
     entrants.append(of_scikit_learn(given, plain, steps, mark, record, failures))
     with TemporaryDirectory() as folder:
         if packages:
-            write_for_r(Path(folder), given, em(engine, start, stop=0))
+            at_start = em(engine, start, stop=0)
+            r.write(folder, X, at_start.parameters, at_start.predict_proba(X))
         for package in packages:
-            if recipe.structure in package.structures:
+            if r.model_of(recipe.structure, case.D) in package.models:
                 entrants.append(of_r(package, folder, case, plain, steps, mark, level, record, failures))
         entrants = [entrant for entrant in entrants if entrant]
         repeats, least = (1, LEAST_SECONDS_QUICK) if options.quick else (REPEATS, LEAST_SECONDS)
@@ -224,129 +221,22 @@ def check_place(name, log_likelihood, plain, steps, record, failures):
         failures.append(f"{place}: {name} is {apart:.2g} nats from plain EM after {steps} iterations")
 
 
-class Package(NamedTuple):
-    """An R package; `structures` are those that it can fit."""
-
-    name: str
-    structures: tuple[str, ...]
-
-    def available(self):
-        """Its version; raises ImportError."""
-        if not shutil.which("Rscript"):
-            raise ImportError("Rscript is not on the PATH")
-        code = f'cat(as.character(packageVersion("{self.name}")))'
-        asked = subprocess.run(["Rscript", "-e", code], capture_output=True, text=True)
-        if asked.returncode:
-            raise ImportError(f"R has no package {self.name}")
-        return asked.stdout.strip()
-
-
-PACKAGES = (Package("mixtools", ("full", "tied")), Package("mclust", ("full", "tied", "diag", "spherical")))
-R_SCRIPT = r"""
-# folder, package, rows, D, K, structure, iterations, least seconds -> median seconds of a fit, iterations done, log-likelihood;
-# and in the folder the log-likelihood after each iteration, the start's first, where the package tells it
-given <- commandArgs(trailingOnly = TRUE)
-folder <- given[1]; package <- given[2]; structure_name <- given[6]
-N <- as.integer(given[3]); D <- as.integer(given[4]); K <- as.integer(given[5])
-iterations <- as.integer(given[7]); least <- as.numeric(given[8])
-suppressPackageStartupMessages(library(package, character.only = TRUE))
-numbers <- function(name, ...) {
-  shape <- c(...)
-  array(readBin(file.path(folder, name), "double", prod(shape), size = 8, endian = "little"), shape)
-}
-X <- numbers("rows", N, D)
-weights <- as.vector(numbers("weights", K))
-means <- numbers("means", K, D)
-matrices <- numbers("covariances", D, D, K)
-shared <- structure_name == "tied"
-if (package == "mixtools" && D == 1) {
-  x <- X[, 1]
-  sds <- sqrt(matrices[1, 1, ])
-  # a convergence limit below 0 never stops; no start of its own may take the place of this one
-  fit <- function() normalmixEM(x, lambda = weights, mu = means[, 1], sigma = if (shared) sds[1] else sds, k = K,
-                                arbvar = !shared, epsilon = -1, maxit = iterations, maxrestarts = 0)
-} else if (package == "mixtools") {
-  mu <- lapply(1:K, function(k) means[k, ])
-  sigma <- if (shared) matrices[, , 1] else lapply(1:K, function(k) matrices[, , k])
-  fit <- function() mvnormalmixEM(X, lambda = weights, mu = mu, sigma = sigma, k = K, arbvar = !shared, epsilon = -1,
-                                  maxit = iterations)
-} else {
-  z <- numbers("responsibilities", N, K)
-  data <- if (D == 1) X[, 1] else X
-  model <- if (D == 1) c(full = "V", tied = "E", diag = "V", spherical = "V")[[structure_name]] else
-    c(full = "VVV", tied = "EEE", diag = "VVI", spherical = "VII")[[structure_name]]
-  control <- emControl(tol = c(0, 0), itmax = c(iterations, iterations))
-  fit <- function() me(data = data, modelName = model, z = z, control = control, warn = FALSE)
-}
-took <- c()
-while (sum(took) < least || length(took) == 0) {
-  sink(nullfile())
-  began <- as.numeric(Sys.time())
-  made <- fit()
-  took <- c(took, as.numeric(Sys.time()) - began)
-  sink()
-}
-if (package == "mixtools") {
-  if (made$restarts > 0) stop("it took a start of its own")
-  trace <- as.double(made$all.loglik[!is.na(made$all.loglik)])
-  done <- length(trace) - 1
-  writeBin(trace, file.path(folder, "trace"), size = 8, endian = "little")
-} else {
-  if (is.na(made$loglik)) stop("a covariance is singular")
-  done <- abs(attr(made, "info")[["iterations"]])
-}
-cat(sprintf("%.9g %d %.17g\n", median(took), as.integer(done), made$loglik))
-"""
-
-
-def find_packages():
-    """(package, version) of those that are here, and a line for each that is not."""
-    found, skipped = [], []
-    for package in PACKAGES:
-        try:
-            found.append((package, package.available()))
-        except ImportError as error:
-            skipped.append(f"{package.name} is skipped: {error}")
-    return found, skipped
-
-
-def write_for_r(folder, given, at_start):
-    """Rows, start and the responsibilities under it, as doubles with the first index running fastest, as R reads them."""
-    matrices = at_start.parameters.covariance_matrices.transpose(1, 2, 0)
-    arrays = {"rows": given.X, "weights": given.start.weights, "means": given.start.means, "covariances": matrices}
-    arrays["responsibilities"] = np.clip(at_start.predict_proba(given.X), 0.0, 1.0)
-    for name, array in arrays.items():
-        np.asarray(array, dtype="<f8").ravel(order="F").tofile(folder / name)
-    (folder / "fit.R").write_text(R_SCRIPT, encoding="utf-8")
-
-
-def run_r(package, folder, case, iterations, least=0.0):
-    """Seconds of a fit, log-likelihood, and the trace or None; ValueError where the package fails."""
-    (Path(folder) / "trace").unlink(missing_ok=True)
-    asked = (folder, package.name, case.rows, case.D, case.K, case.structure, iterations, least)
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = ["Rscript", str(Path(folder) / "fit.R"), *map(str, asked)]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"> {PATIENCE} for {iterations} iterations") from None
-    if ran.returncode:
-        raise ValueError((ran.stderr.strip().splitlines() or ["it failed"])[-1])
-    seconds, done, log_likelihood = ran.stdout.split()[-3:]
-    if int(done) < iterations:
-        raise ValueError(f"it stopped after {done} iterations, of {iterations}")
-    trace = Path(folder) / "trace"
-    return float(seconds), float(log_likelihood), np.fromfile(trace, "<f8") if trace.exists() else None
-
-
 def of_r(package, folder, case, plain, steps, mark, level, record, failures):
     """mclust takes plain EM's steps; mixtools is asked how many of its own it needs."""
+    shape, model = (case.rows, case.D, case.K), r.model_of(case.structure, case.D)
+
+    def ran(iterations, least=0.0):
+        return r.run(package, folder, shape, model, (iterations,), least)
+
+    def seconds(iterations, least=0.0):
+        return ran(iterations, least).seconds[0]
+
     try:
-        seconds, _, trace = run_r(package, folder, case, LONG)
-        each, values = max(1e-6, seconds / LONG), plain.trace
-        if trace is not None and not mark:
+        first = ran(LONG)
+        each, values = max(1e-6, first.seconds[0] / LONG), plain.trace
+        if first.trace is not None and not mark:
             affordable = int(MEASURED / each) + 1
-            seconds, _, values = run_r(package, folder, case, min(2 * steps + 100, affordable))
+            values = ran(min(2 * steps + 100, affordable)).trace
             high = np.flatnonzero(values >= level)
             if len(high):
                 steps = int(high[0])
@@ -356,13 +246,13 @@ def of_r(package, folder, case, plain, steps, mark, level, record, failures):
             # else it would take too long to see: its steps are supposed to be as many as plain EM's
         shares = np.arange(len(values)) / steps
         if each * steps > MEASURED:
-            call = partial(multiplied, lambda iterations: run_r(package, folder, case, iterations)[0], enough(each), steps)
+            call = partial(multiplied, seconds, enough(each), steps)
             return Entrant(Seconds(package.name, call, once=True), mark or "≈", shares, values)
-        seconds, log_likelihood, trace = run_r(package, folder, case, steps)
-        if trace is None:
-            check_place(package.name, log_likelihood, plain, steps, record, failures)
-        call = partial(run_r, package, folder, case, steps, LEAST_SECONDS)
-        return Entrant(Seconds(package.name, lambda: call()[0], once=seconds > ONCE), mark, shares, values)
+        there = ran(steps)
+        if there.trace is None:
+            check_place(package.name, there.log_likelihood, plain, steps, record, failures)
+        call = partial(seconds, steps, LEAST_SECONDS)
+        return Entrant(Seconds(package.name, call, once=there.seconds[0] > ONCE), mark, shares, values)
     except ValueError as error:
         record["sides"][package.name] = {"seconds": [], "mark": str(error), "curve": []}
         return None

@@ -7,7 +7,9 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import emfuse
-from emfuse import Constraints, Parameters, em, fit, stopping
+from emfuse import Blocks, CollapsedComponent, Constraints, InMemory, Parameters, em, fit, stopping
+from emfuse.decomposed import DECOMPOSED
+from emfuse.structures import structure_named
 
 MAXIMUM = stopping.first_of(stopping.Within(1e-7), stopping.SweepLimit(5_000))
 RANDOM = np.random.default_rng(0)
@@ -107,6 +109,44 @@ def nearest_vectors(mixture, n, target):
         yield least_squares(distance, np.random.default_rng(seed).normal(size=n) * 0.3).x
 
 
+def entries(constraints, change):
+    """The constraints with each entry of each list that `change(name, entry)` makes."""
+    lists = {name: getattr(constraints, name) for name in ("means", "sds", "weights")}
+    made = {name: [change(name, entry) for entry in given] for name, given in lists.items() if given is not None}
+    return Constraints(**made, frozen=constraints.frozen)
+
+
+ROWS, ORDER, V = RANDOM.permutation(650), [2, 0, 1], np.arange(650) % 3
+
+
+@pytest.mark.parametrize("done", ["rows", "blocks", "weights", "scale", "components"])
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_done_to_the_rows_is_done_to_the_fit(name, done):
+    """Constraints change no law: order, cuts, weights and units, for 15 steps; the tolerance is sums of 650 in another order."""
+    constraints, p, X = CASES[name][0], START1, X1
+    here = em(np.repeat(X, V) if done == "weights" else X, p, constraints=constraints, stop=15)
+    order, a = [0, 1, 2], 1.0
+    if done in ("rows", "blocks", "weights"):
+        X = {"rows": X[ROWS], "blocks": Blocks(np.array_split(X[:, None], 4)), "weights": InMemory(X, V)}[done]
+    elif done == "scale":
+        a = 2.0**-20
+        X = X * a
+        constraints = entries(constraints, lambda name, e: e * a if isinstance(e, float) and name != "weights" else e)
+    else:
+        order = ORDER
+        changed = {
+            name: [given[k] for k in order] for name in ("means", "sds", "weights") if (given := getattr(constraints, name))
+        }
+        constraints = Constraints(**changed, frozen=constraints.frozen and [order.index(k) for k in constraints.frozen])
+    start = Parameters.univariate(p.weights[order], p.means[order] * a, p.sds[order, 0] * a)
+    there = em(X, start, constraints=constraints, stop=15)
+    np.testing.assert_allclose(there.trace, here.trace - here.statistics.weight * np.log(a), rtol=1e-12)
+    np.testing.assert_allclose(there.parameters.weights, here.parameters.weights[order], rtol=1e-10)
+    np.testing.assert_allclose(there.parameters.means, here.parameters.means[order] * a, rtol=1e-10)
+    np.testing.assert_allclose(there.parameters.sds, here.parameters.sds[order] * a, rtol=1e-10)
+    assert there.free_parameters == here.free_parameters
+
+
 def test_mixtools_wrong_update_is_not_ours():
     """N(0, 1) + N(5, 9) with sds "a" and "3a": mixtools stops at -5059.9; the maximum is far above."""
     random = np.random.default_rng(1)
@@ -163,6 +203,39 @@ def test_constraints_hold_in_several_features(structure, acceleration):
     C = linked.parameters.covariances
     np.testing.assert_allclose(C[1], 2.0 * C[0], rtol=1e-14)
     assert np.diff(linked.trace).min() > -1e-9 and linked.converged
+
+
+@pytest.mark.parametrize(
+    ("structure", "C"),
+    [
+        ("full", [400.0 * np.eye(2), 1e-3 * np.eye(2)]),
+        ("diag", [[400.0, 400.0], [1e-3, 1e-3]]),
+        ("spherical", [400.0, 1e-3]),
+    ],
+)
+def test_a_collapse_while_means_are_found_is_told(structure, C):
+    """One of two components with opposite means shrinks onto a row: CollapsedComponent, and no error of linear algebra's."""
+    X = np.concatenate([X2[:100], np.tile([30.0, 40.0], (3, 1))])
+    start = Parameters([0.9, 0.1], [[-30.0, -40.0], [30.0, 40.0]], C, structure)
+    with pytest.raises(CollapsedComponent, match="component 1 has collapsed"):
+        em(X, start, constraints=Constraints(means=["-m", "m"]), stop=100)
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in DECOMPOSED])
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
+def test_means_and_weights_are_held_under_every_structure(name, acceleration):
+    """Linked and fixed means and equal weights, with covariances of volumes, shapes and orientations in common: monotone."""
+    start = emfuse.from_labels(X2, np.arange(600) // 200, name)
+    constraints = Constraints(means=["m", "m", [5.0, 5.0]], weights=["w", "w", None])
+    made = em(X2, start, constraints=constraints, acceleration=acceleration, stop=60)
+    p = made.parameters
+    np.testing.assert_array_equal(p.means[0], p.means[1])
+    np.testing.assert_array_equal(p.means[2], [5.0, 5.0])
+    assert p.weights[0] == p.weights[1] and p.weights.sum() == pytest.approx(1.0, rel=1e-15)
+    assert np.diff(made.trace).min() > -1e-9
+    kind = structure_named(name)
+    assert made.free_parameters == 1 + 2 + kind.free_parameters(3, 2)
+    np.testing.assert_allclose(kind.nearest(p.covariances, p.weights), p.covariances, atol=1e-9)  # of the structure, still
 
 
 def test_equal_means_by_precision_are_the_maximum():

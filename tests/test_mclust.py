@@ -201,6 +201,26 @@ def test_the_choice_is_mclusts(name, model, G):
     assert (made.model_name, made.G) == (model, G)
 
 
+@pytest.mark.parametrize(
+    ("name", "loglik", "df", "bic", "counts"),
+    [
+        ("faithful", -1126.326, 11, -2314.316, (40, 97, 135)),
+        ("iris4", -215.726, 26, -561.7285, (50, 100)),
+        ("acidity", -185.9493, 4, -392.0723, (98, 57)),
+    ],
+)
+def test_published_summaries_are_found_again(name, loglik, df, bic, counts):
+    """summary(Mclust(data)) as mclust 6 prints it; of faithful it stops, by its default, 0.01 nats below the maximum.
+
+    There three rows between two components then change sides.
+    """
+    made = Mclust(reference(name)[0], x=bic_of(name))
+    assert made.df == df
+    assert made.loglik == pytest.approx(loglik, abs=0.011 if name == "faithful" else 6e-4) and made.loglik > loglik - 6e-4
+    assert made.bic == pytest.approx(bic, abs=0.022 if name == "faithful" else 6e-4)
+    np.testing.assert_allclose(np.bincount(made.classification), counts, atol=3 if name == "faithful" else 0)
+
+
 @each
 def test_what_comes_back_belongs_together(name):
     """Criteria, responsibilities, labels and parameters are those of one fit."""
@@ -292,6 +312,31 @@ def test_me_ends_where_mclusts_does(case):
         assert me(X, model, np.eye(labels.max() + 1)[labels]).parameters == made.parameters
 
 
+@pytest.mark.parametrize("model", FOURTEEN)
+def test_equal_proportions_end_where_exact_em_does(model):
+    """equalPro=TRUE, which mclust computes wrongly for VVI, VEE, EVE, VVE and EVV: the exact answers, and no weights to count.
+
+    iris from its species. Of the last iteration of the reference 1e-10 of the log-likelihood was gained.
+    """
+    content = json.loads((REFERENCE / "mclust_me" / "decomposed" / "iris4_species_equalpro.json").read_text(encoding="utf-8"))
+    labels, said = np.array(content["start"]["labels"]) - 1, content["expected"]["models"][model]
+    made = me(reference("iris4")[0], model, labels, equal_pro=True)
+    np.testing.assert_allclose(made.parameters.weights, 1 / 3, rtol=1e-15)
+    assert made.log_likelihood == pytest.approx(said["exact"]["me_loglik"], rel=1e-7)
+    assert made.free_parameters == said["n_params"] - 2
+    if said["mclust_wrong"]:
+        assert abs(made.log_likelihood - said["me"]["loglik"]) > 0.1
+
+
+def test_a_table_of_equal_proportions():
+    """Mclust(equal_pro=True): one component is the same, and of several the weights are no parameters."""
+    X = blobs(100, 2)
+    free, equal = (Mclust(X, [1, 2], ("EII", "VVI"), equal_pro=equal_pro) for equal_pro in (False, True))
+    np.testing.assert_array_equal(equal.BIC.values[0], free.BIC.values[0])
+    np.testing.assert_array_equal(equal.parameters.weights, 0.5)
+    assert (free.df, equal.df) == (6, 5) and equal.loglik < free.loglik
+
+
 def test_me_goes_on_from_a_fit():
     """From its responsibilities it stays; names of one component are understood."""
     X = blobs(100, 2)
@@ -331,14 +376,14 @@ def test_a_table_reads_as_mclusts():
     table = mclust.MclustBIC((1, 2, 3), ("EEE", "VVV"), values)
     assert repr(table).splitlines() == [
         "Bayesian Information Criterion (BIC):",
-        "        EEE     VVV",
-        "1   -10.500 -10.500",
-        "2        NA  -9.250",
-        "3 -1000.000 -12.000",
+        "         EEE      VVV",
+        "1   -10.5000 -10.5000",
+        "2         NA  -9.2500",
+        "3 -1000.0000 -12.0000",
         "",
         "Top 3 models based on the BIC criterion:",
-        " VVV,2   XXX,1   VVV,3",
-        "-9.250 -10.500 -12.000",
+        "  VVV,2    XXX,1    VVV,3",
+        "-9.2500 -10.5000 -12.0000",
     ]
     assert table[2, "VVV"] == -9.25 and np.isnan(table[2, "EEE"])
     with pytest.raises(KeyError):
@@ -373,16 +418,51 @@ def test_other_rows_are_classified():
     assert made.predict().classification is made.classification
 
 
+def test_a_summary_has_parameters_where_asked():
+    """Mixing probabilities, means with a column a component, and a matrix of variances for each; of one feature only lines."""
+    made = Mclust([[1.0, 2.0], [3.0, 2.0], [1.0, 4.0], [3.0, 4.0]], 1, "VVI")
+    said = "|Mixing probabilities:|0|1||Means:|  0|0 2|1 3||Variances:|[0]|  0 1|0 1 0|1 0 1"
+    assert made.summary(parameters=True) == made.summary() + "\n" + said.replace("|", "\n")
+    one = Mclust(reference("waiting")[0], x=bic_of("waiting")).summary(parameters=True)
+    heads = "       0       1|54.61363 80.0903||Variances:|       0        1|34.44623 34.44623"
+    assert one.endswith("Means:\n" + heads.replace("|", "\n"))
+
+
+def test_a_table_is_summed_up_by_its_best():
+    """summary(BIC): the best values and how far they are below the first."""
+    table = mclust.MclustBIC((1, 2), ("EEE", "VVV"), np.array([[-10.5, -10.5], [np.nan, -9.25]]))
+    assert table.summary().splitlines() == [
+        "Best BIC values:",
+        "           VVV,2    XXX,1",
+        "BIC        -9.25    -10.5",
+        "BIC diff 0.00000 -1.25000",
+    ]
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("what", ["BIC", "classification", "uncertainty", "density"])
+def test_mclusts_four_pictures_are_drawn(what, d):
+    """By emfuse.plots; the table with the usual sign, of which the least is the best."""
+    pytest.importorskip("matplotlib")
+    made = Mclust(blobs(50, d), [1, 2], "E" if d == 1 else ("EEE", "VVV"))
+    axes = made.plot(what)
+    if what == "BIC":
+        assert axes.get_ylabel() == "BIC (smaller is better)"
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), -made.BIC.values[:, 0])
+
+
 @pytest.mark.parametrize(("d", "what"), [(1, "density"), (2, "classification"), (3, "classification")])
 def test_the_picture_that_fits_is_drawn(d, what):
-    """By emfuse.plots, which gets the options; a picture of another kind is an error that names the one there is."""
+    """By emfuse.plots, which gets the options; another word is an error that names those there are."""
     pytest.importorskip("matplotlib")
     made = Mclust(blobs(50, d), 2, "E" if d == 1 else "EEE")
     names = ["length", "width", "height"][:d]
     for axes in (made.plot(names=names), made.plot(what, names=names)):
         assert axes.get_xlabel() == "length"
-    with pytest.raises(ValueError, match=f"what must be '{what}' for {d} feature"):
-        made.plot("BIC")
+    with pytest.raises(
+        ValueError, match="what must be 'BIC', 'classification', 'uncertainty', 'density' or None, got 'boundary'"
+    ):
+        made.plot("boundary")
 
 
 # ------------------------------------------------------------------ edge

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import emfuse
-from emfuse import CollapsedComponent, NotConverged, Parameters, em, fit, from_labels, mixtools
+from emfuse import CollapsedComponent, CollapseWarning, NotConverged, Parameters, em, fit, from_labels, mixtools
 from emfuse.mixtools import Increase, MixEM, mvnormalmixEM, normalmixEM
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -65,7 +65,7 @@ def assert_is(made, stated, rtol):
 
 def test_no_case_is_lost():
     """As many as there were: what is missing would otherwise pass."""
-    assert [len(each) for each in (FREE, HELD, OWN, SEVERAL, SEVERAL_HELD, DEMO, SWEEP)] == [26, 10, 28, 7, 2, 3, 3]
+    assert [len(each) for each in (FREE, HELD, OWN, SEVERAL, SEVERAL_HELD, DEMO, SWEEP)] == [27, 10, 29, 7, 2, 3, 3]
 
 
 # ------------------------------------------------------------------ the default: textbook EM
@@ -401,7 +401,10 @@ def test_a_drawn_start_is_a_mixture(data):
 def test_a_collapse_begins_anew_and_is_counted(case, ecm):
     """From this start one component shrinks onto a row; a drawn start takes its place, and the trace is that one's alone."""
     start = case.start
-    made = normalmixEM(case.data, start["lambda"], start["mu"], start["sigma"], ecm=ecm)
+    with pytest.warns(
+        CollapseWarning, match=r"normalmixEM left the start given for a drawn one \(1 restart\): component .* had no v"
+    ):
+        made = normalmixEM(case.data, start["lambda"], start["mu"], start["sigma"], ecm=ecm)
     assert made.restarts == 1 and made.fit.converged
     assert made.all_loglik[0] != pytest.approx(case.expected["exact"]["loglik_trace"][0], rel=1e-6)
     assert np.isfinite(made.all_loglik).all() and made.sigma.min() > 1e-3
@@ -413,6 +416,15 @@ def test_no_restart_where_none_may_be(case):
     start = case.start
     with pytest.raises(CollapsedComponent, match="a component collapsed and maxrestarts is 0: component 2 had no variance left"):
         normalmixEM(case.data, start["lambda"], start["mu"], start["sigma"], maxrestarts=0)
+
+
+@each(["hard/acidity_k4_collapse"])
+def test_a_drawn_start_that_collapses_is_only_counted(case):
+    """It was nobody's: no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = normalmixEM(case.data, k=5, random_state=8)
+    assert made.restarts == 1 and made.fit.converged
 
 
 @pytest.mark.parametrize("ask", [{}, {"ecm": True}])
@@ -472,6 +484,22 @@ def test_a_result_has_their_fields(waiting):
     with pytest.raises(AttributeError):
         waiting.mu = 0.0
     assert repr(waiting) == "MixEM: normalmixEM, 2 components, 23 iterations, 0 restarts, loglik -1034.001750"
+
+
+def test_the_vignettes_first_fit_is_the_published_one(waiting, capsys):
+    """normalmixEM(waiting, lambda = .5, mu = c(55, 80), sigma = 5) of Benaglia et al. (2009), and its summary in R, by column."""
+    wait1 = normalmixEM(waiting.x, lambda_=0.5, mu=[55, 80], sigma=5)
+    assert wait1.iterations == 9 and round(wait1.loglik, 3) == -1034.002
+    np.testing.assert_allclose(wait1.lambda_, [0.3608498, 0.6391502], atol=5e-8)
+    np.testing.assert_allclose(wait1.mu, [54.61364, 80.09031], atol=5e-6)
+    np.testing.assert_allclose(wait1.sigma, [5.869089, 5.869089], atol=5e-7)
+    wait1.summary()
+    assert capsys.readouterr().out.splitlines()[1:-1] == [
+        "         comp 1   comp 2",
+        "lambda  0.36085  0.63915",
+        "mu     54.61364 80.09031",
+        "sigma   5.86909  5.86909",
+    ]
 
 
 def test_a_summary_reads_as_theirs(waiting, capsys):

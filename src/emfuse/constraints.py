@@ -20,7 +20,7 @@ import numpy as np
 from emfuse._typing import Doubles, Labels
 from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
-from emfuse.structures import Structure, structure_named
+from emfuse.structures import NotPositiveDefinite, Structure, structure_named
 
 LABEL = re.compile(r"([+-]?)\s*(\d*\.?\d*(?:[eE][+-]?\d+)?)\s*\*?\s*([A-Za-z_]\w*)")
 ROUNDS, SETTLED = 500, 1e-14  # of means that go together, whose covariances matter to them: they are found in turn
@@ -37,6 +37,8 @@ class Constraints:
         "diag" or a number for "spherical"; "2a" is twice the covariance "a", where in `sds` it is twice the standard deviation
     weights : sequence of K      None, a number from 0 to 1, or linked
     frozen : sequence of int     components that keep mean and covariance of the start
+
+    Components that start alike stay alike: where means are linked, a start must tell them apart by their covariances.
 
     Raises TypeError or ValueError that names the argument and the entry; what depends on K and D, when a fit begins.
     """
@@ -178,7 +180,7 @@ class Held:
         return int(max(0, self.weights.free - 1) + D * self.means.free + covariances)
 
     def project(self, p: Parameters) -> Parameters:
-        """Return the mixture made to hold: fixed values put in, linked ones averaged, and weights that sum to 1."""
+        """Return the mixture made to hold, and of its structure: fixed values put in, linked ones averaged, weights of sum 1."""
         w = np.maximum(p.weights, 1e-300)
         means = p.means
         if not self.means.nothing:
@@ -186,7 +188,9 @@ class Held:
             ratio = np.divide(p.means, _by(self.means.multiple, 2))
             means = self.means.spread(self.means.pooled(share * ratio) / self.means.pooled(np.broadcast_to(share, ratio.shape)))
         covariances = p.covariances
-        if not self.covariances.nothing:
+        if self.covariances.nothing:
+            covariances = self.structure.nearest(covariances, w)
+        else:
             ratio = covariances / _by(self.covariances.multiple, covariances.ndim)
             covariances = self._covariances(ratio, w)
         return Parameters.unchecked(self._weights(w), means, covariances, self.structure)
@@ -236,7 +240,10 @@ class Held:
         linked = bool(((self.means.group[:, None] == self.means.group) & ~self.means.fixed).sum(axis=1).max(initial=0) > 1)
         for _ in range(ROUNDS if linked else 1):
             if not self.means.nothing:
-                moved = self._means(own, mass, covariances) if linked else self.means.spread(_of_groups(self.means, own))
+                try:
+                    moved = self._means(own, mass, covariances) if linked else self.means.spread(_of_groups(self.means, own))
+                except NotPositiveDefinite:
+                    break  # a component has collapsed on the way, and whoever factors the covariances says so
                 settled = bool(np.all(np.square(moved - means) <= SETTLED**2 * self._variances(covariances)))
                 means = moved
             else:
@@ -265,9 +272,11 @@ class Held:
         return self.structure.variances(covariances, K, D)
 
     def _means(self, own: Doubles, mass: Doubles, covariances: Doubles) -> Doubles:
-        """Means by precision: (sum c^2 mass C^-1)^-1 sum c mass C^-1 mean, over a group."""
+        """Means by precision: (sum c^2 mass C^-1)^-1 sum c mass C^-1 mean, over a group. Raises NotPositiveDefinite."""
         K, D = own.shape
-        precision = mass[:, None, None] * np.linalg.inv(self.structure.matrices(covariances, K, D))
+        P = self.structure.factor(covariances, K, D)[0]
+        P = P if P.ndim == 3 else P[:, :, None] * np.eye(D)
+        precision = mass[:, None, None] * (P.transpose(0, 2, 1) @ P)
         c = self.means.multiple
         information = self.means.pooled(_by(c * c, 3) * precision)
         pull = self.means.pooled(_by(c, 2) * (precision @ own[:, :, None])[:, :, 0])

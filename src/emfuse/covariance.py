@@ -76,6 +76,10 @@ class Structure(ABC):
         Never raises: where no covariance is best, one that is not positive definite comes back, and `factor` says so.
         """
 
+    def nearest(self, covariances: Doubles, weights: Doubles) -> Doubles:
+        """Return covariances of this structure near to those given, which have its shape; here, that is all it takes."""
+        return covariances
+
     @abstractmethod
     def add_to_diagonal(self, covariances: Doubles, value: float) -> Doubles:
         """Return the covariances with `value` (data units squared) added to every variance."""

@@ -14,6 +14,7 @@ import importlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from emfuse import initialise, stopping
 from emfuse._typing import AnyArray, Doubles, Floats, Labels, RandomState
+from emfuse.constraints import Constraints
 from emfuse.em import Fit, NotConverged, em
 from emfuse.engines import InMemory
 from emfuse.hierarchical import Tree, hc, hclass, quantile_classes
@@ -112,6 +114,24 @@ class MclustBIC:
         best = sorted(found.items(), key=lambda item: -item[1])
         return [(model, G, value) for (model, G), value in best[:count]]
 
+    def summary(self, count: int = 3) -> str:
+        """Return mclust's summary of a table: the best values, and by how much they are below the first."""
+        best, below = self.top(count), f"{self.criterion} diff"
+        cells = [["", *(f"{model},{G}" for model, G, _ in best)]]
+        cells.append([self.criterion.ljust(len(below)), *(_digits(value) for _, _, value in best)])
+        cells.append([below, *(f"{value - best[0][2]:.5f}" for _, _, value in best)])
+        return "\n".join([f"Best {self.criterion} values:", *_aligned(cells)])
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the values by number of components, a line for each model, and return matplotlib's axes: `plots.selection`.
+
+        With the usual sign, as there: smaller is better. Raises ValueError where no fit has succeeded.
+        """
+        name = self.criterion.lower()
+        rows = [{"K": G, "structure": model, name: -self[G, model]} for G in self.G for model in self.models]
+        plots = importlib.import_module("emfuse.plots")  # a layer above, which is needed only here, and brings matplotlib
+        return plots.selection(SimpleNamespace(criterion=self.criterion, rows=rows), ax=ax)
+
     def as_frame(self) -> Any:
         """Return a pandas DataFrame: index G, a column for each model. Raises ImportError where pandas is not installed."""
         try:
@@ -124,7 +144,7 @@ class MclustBIC:
         name = {"BIC": "Bayesian Information Criterion (BIC):", "ICL": "Integrated Complete-data Likelihood (ICL) criterion:"}
         lines = [name[self.criterion]]
         finite = self.values[np.isfinite(self.values)]
-        decimals = int(np.clip(6 - np.floor(np.log10(max(np.abs(finite).max(initial=0.0), 1.0))), 0, 6))
+        decimals = int(np.clip(6 - np.floor(np.log10(max(np.abs(finite).min(initial=np.inf), 1.0))), 0, 4))
         for start in range(0, len(self.models), COLUMNS):
             part = slice(start, start + COLUMNS)
             cells = [["NA" if np.isnan(v) else f"{v:.{decimals}f}" for v in row] for row in self.values[:, part]]
@@ -169,8 +189,11 @@ class MclustFit:
     fit: Fit
     data: Floats
 
-    def summary(self) -> str:
-        """Return mclust's summary: the model, its log-likelihood, BIC and ICL, and how many rows each component has."""
+    def summary(self, *, parameters: bool = False) -> str:
+        """Return mclust's summary: the model, its log-likelihood, BIC and ICL, and how many rows each component has.
+
+        parameters : bool    also mixing probabilities, means (a column for each component) and variances
+        """
         title = "Gaussian finite mixture model fitted by EM algorithm"
         kind = SINGLE[self.model_name][0] if self.G == 1 else MODELS[self.model_name]
         numbers = [_digits(self.loglik), str(self.n), str(self.df), _digits(self.bic), _digits(self.icl)]
@@ -179,7 +202,20 @@ class MclustFit:
         lines += [f"Mclust {self.model_name} ({kind}) model with {self.G} component{'s' * (self.G > 1)}:", ""]
         lines += _aligned([["log-likelihood", "n", "df", "BIC", "ICL"], numbers])
         lines += ["", "Clustering table:"]
-        return "\n".join(lines + _aligned([[str(k) for k in range(self.G)], [str(count) for count in counts]]))
+        heads = [str(k) for k in range(self.G)]
+        lines += _aligned([heads, [str(count) for count in counts]])
+        if parameters:
+            p, features = self.parameters, [str(d) for d in range(self.d)]
+            numbered = {"Mixing probabilities:": p.weights}
+            if self.d == 1:
+                numbered |= {"Means:": p.means[:, 0], "Variances:": p.variances[:, 0]}
+            for title, values in numbered.items():
+                lines += ["", title, *_aligned([heads, [_digits(value) for value in values]])]
+            if self.d > 1:
+                lines += ["", "Means:", *_aligned([["", *heads], *_numbered(p.means.T)]), "", "Variances:"]
+                for k, C in enumerate(p.covariance_matrices):
+                    lines += [f"[{k}]", *_aligned([["", *features], *_numbered(C)])]
+        return "\n".join(lines)
 
     def predict(self, newdata: ArrayLike | None = None) -> Prediction:
         """Return classification and responsibilities of other rows, (N, d), or of the data."""
@@ -189,19 +225,26 @@ class MclustFit:
         return Prediction(self.fit.predict(newdata), z)
 
     def plot(self, what: str | None = None, **options: Any) -> Any:
-        """Draw the data and the mixture with `emfuse.plots`, and return matplotlib's axes.
+        """Draw with `emfuse.plots`, and return matplotlib's axes.
 
-        what : str    "density" (one feature: `plots.density`) or "classification" (several: `plots.components`, with
-            contours of the density, where rows are paler the less certain they are); None: the one that fits the data
+        what : str    one of mclust's pictures. "BIC": the table (`MclustBIC.plot`); "classification": rows by component
+            (`plots.components`; one feature: `plots.responsibilities`); "uncertainty" and "density": those of `plots`. None:
+            "density" of one feature, "classification" of several
         options       go to that function: ax, names, features
 
         Raises ValueError for another `what`, ImportError where matplotlib is not installed.
         """
-        fits = "density" if self.d == 1 else "classification"
-        if what not in (None, fits):
-            raise ValueError(f"what must be {fits!r} for {self.d} feature{'s' * (self.d > 1)}, or None, got {what!r}")
-        plots = importlib.import_module("emfuse.plots")  # a layer above, which is needed only here, and brings matplotlib
-        return (plots.density if self.d == 1 else plots.components)(self.fit, self.data, **options)
+        what = ("density" if self.d == 1 else "classification") if what is None else what
+        if what == "BIC":
+            return self.BIC.plot(**options)
+        drawn = {
+            "classification": "responsibilities" if self.d == 1 else "components",
+            "uncertainty": "uncertainty",
+            "density": "density",
+        }
+        if what not in drawn:
+            raise ValueError(f"what must be 'BIC', {', '.join(map(repr, drawn))} or None, got {what!r}")
+        return getattr(importlib.import_module("emfuse.plots"), drawn[what])(self.fit, self.data, **options)
 
     def __repr__(self) -> str:
         return f"'Mclust' model object: ({self.model_name},{self.G})"
@@ -216,6 +259,7 @@ def Mclust(
     model_names: str | Iterable[str] | None = None,
     *,
     initialization: Initialization | None = None,
+    equal_pro: bool = False,
     x: MclustBIC | None = None,
     random_state: RandomState = None,
     n_threads: int | None = None,
@@ -234,6 +278,7 @@ def Mclust(
     initialization : Tree or dict    where EM starts: `hc(data)`, or labels (n,) from 0 for each number of components above 1.
         None: for several features the clusters of `hc(data)` ("EII" where there are no more rows than features), of 2,000 rows
         that are drawn where there are more; for one feature its quantile classes
+    equal_pro : bool            hold all weights at 1 / G, which are then no free parameters: mclust's emControl(equalPro=TRUE)
     x : MclustBIC               a table that `mclustBIC` has made of the same data: only the choice is left
     random_state : int, Generator, RandomState or None    seeds that draw; None is the same one every time
     n_threads : int or None     None: what `emfuse.threads.thread_count` says; the result is the same to the last bit
@@ -250,6 +295,7 @@ def Mclust(
             G,
             model_names,
             initialization=initialization,
+            equal_pro=equal_pro,
             random_state=random_state,
             n_threads=n_threads,
             stop=stop,
@@ -295,6 +341,7 @@ def mclustBIC(
     model_names: str | Iterable[str] | None = None,
     *,
     initialization: Initialization | None = None,
+    equal_pro: bool = False,
     random_state: RandomState = None,
     n_threads: int | None = None,
     stop: Rule | int | None = None,
@@ -309,7 +356,7 @@ def mclustBIC(
 
     def one(G: int, name: str) -> Fit | str:
         try:
-            return _fit(engine, starts[G].parameters(name), stop, acceleration)
+            return _fit(engine, starts[G].parameters(name), stop, acceleration, equal_pro)
         except (CollapsedComponent, NotPositiveDefinite, np.linalg.LinAlgError) as error:
             return str(error)
 
@@ -346,6 +393,7 @@ def me(
     model_name: str,
     z: ArrayLike,
     *,
+    equal_pro: bool = False,
     n_threads: int | None = None,
     stop: Rule | int | None = None,
     acceleration: str | None = "emqn",
@@ -354,7 +402,7 @@ def me(
 
     data : (n, d) array-like; model_name : str, mclust's
     z : (n, G) responsibilities, rows that sum to 1; or (n,) labels, of which each of 0 .. G - 1 must occur
-    n_threads, stop, acceleration : as in `Mclust`
+    equal_pro, n_threads, stop, acceleration : as in `Mclust`
 
     Raises CollapsedComponent (also a ValueError) where a component has no density, at the start or later.
     """
@@ -362,15 +410,17 @@ def me(
     (name,) = _names(SINGLE[model_name][1] if model_name in SINGLE else model_name, 2, engine.n_features)
     given = np.asarray(z)
     start = (initialise.from_labels if given.ndim == 1 else initialise.from_responsibilities)(engine.X, given, name)
-    return _fit(engine, start, stop, acceleration)
+    return _fit(engine, start, stop, acceleration, equal_pro)
 
 
-def _fit(engine: InMemory, start: Parameters, stop: Rule | int | None, acceleration: str | None) -> Fit:
+def _fit(engine: InMemory, start: Parameters, stop: Rule | int | None, acceleration: str | None, equal_pro: bool) -> Fit:
     """EM as `Mclust` says."""
+    held = Constraints(weights=["pro"] * start.n_components) if equal_pro else None
+    last = stopping.AT_MAXIMUM if stop is None else stop
     if stop is not None or acceleration is None:
-        return em(engine, start, stop=stopping.AT_MAXIMUM if stop is None else stop, acceleration=acceleration)
-    plain = em(engine, start, stop=PLAIN)
-    made = em(engine, plain.parameters, stop=stopping.AT_MAXIMUM, acceleration=acceleration)
+        return em(engine, start, stop=last, acceleration=acceleration, constraints=held)
+    plain = em(engine, start, stop=PLAIN, constraints=held)
+    made = em(engine, plain.parameters, stop=last, acceleration=acceleration, constraints=held)
     trace = np.concatenate([plain.trace, made.trace[1:]])  # both have the sweep between them
     return replace(made, trace=trace, sweeps=plain.sweeps + made.sweeps, seconds=plain.seconds + made.seconds)
 
@@ -475,6 +525,11 @@ def _certainty(z: Floats) -> float:
 
 def _digits(value: float) -> str:
     return f"{value:.7g}"
+
+
+def _numbered(table: Doubles) -> list[list[str]]:
+    """Rows of cells, each with its number first."""
+    return [[str(row), *(_digits(value) for value in values)] for row, values in enumerate(table)]
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
