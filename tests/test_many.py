@@ -119,11 +119,19 @@ def test_scale_does_not_matter(scale):
     np.testing.assert_allclose(other.log_likelihood, one.log_likelihood - one.rows * np.log(scale), rtol=1e-9)
 
 
-def test_progress_is_told():
-    """The callback hears of the end at least, and the display ends with a line."""
+def test_progress_is_told(capsys, monkeypatch):
+    """The callback hears of the end at least; a file gets one line, a terminal one that is written over."""
     heard = []
-    fit_many(SETS, 2, callback=lambda done, total: heard.append((done, total)))
+    fit_many(SETS, 2, callback=lambda done, total: heard.append((done, total)), verbose=True)
     assert heard[-1] == (5, 5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fit_many: 5 of 5, in ")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("emfuse.many.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("emfuse.many.BETWEEN", 0.0)
+    fit_many(SETS, 2, verbose=True, n_threads=1)
+    first, *_, last = capsys.readouterr().err.split("\r")[1:]
+    assert "1 of 5, 0 s left" in first and last.startswith("fit_many: 5 of 5, in ") and last.endswith("\n")
 
 
 def test_no_data_sets_are_no_fits():

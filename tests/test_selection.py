@@ -295,6 +295,21 @@ def test_many_rows_are_climbed_over_all_of_them(blobs):
     assert found.best.converged
 
 
+def test_of_many_rows_a_model_that_cannot_be_the_best_stops_early_and_says_where(blobs):
+    """Within a hundredth of what it lacks, and 1e-4 nats a row; so no other is best, and tighter stops gain no more than that."""
+    X = blobs(N=12_000, D=2, apart=3.0)
+    loose, tight = (select(X, range(1, 7), ("full", "spherical"), stop=stop) for stop in (None, Within(0.01)))
+    least = loose.best_row.bic
+    for row, nearer in zip(loose.table, tight.table, strict=True):
+        allowed = max(0.012, min(0.005 * (row.bic - least), 1e-4 * len(X)))  # 0.012: 1e-6 nats a row
+        assert row.distance <= allowed and nearer.distance <= 0.01
+        if row.K <= 3:  # more than there are leave plateaus, on which no estimate holds
+            assert row.log_likelihood == pytest.approx(nearer.log_likelihood, abs=allowed)
+    assert (loose.structure, loose.K) == (tight.structure, tight.K)
+    assert sum(row.sweeps for row in loose.table) < sum(row.sweeps for row in tight.table)
+    assert loose.best_row.distance <= 0.012
+
+
 def test_a_rule_of_ones_own_stops_every_fit(blobs):
     found = select(blobs(apart=1.0), [3], stop=Within(1e-8))
     assert all(row.converged for row in found.table)

@@ -164,6 +164,24 @@ def checked_components(K: object, N: int) -> int:
     return int(K)
 
 
+def checked_count(name: str, number: object, least: int = 1) -> int:
+    """Return a number of things as an int. Raises ValueError, which names the argument, where it is none or less than `least`."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+    return int(number)
+
+
+def in_one_thread(X: ArrayLike | InMemory, sample_weight: ArrayLike | None = None) -> InMemory:
+    """Return rows, or those of an engine, as an engine with one thread, for callers who have the others. Raises as `InMemory`."""
+    if not isinstance(X, InMemory):
+        if hasattr(X, "sweep"):
+            raise TypeError(f"X must be rows in memory, got {type(X).__name__}")
+        return InMemory(X, sample_weight, n_threads=1)
+    if sample_weight is not None:
+        raise ValueError("sample_weight must be given to the engine, not beside it")
+    return InMemory(X.X, X.sample_weight, n_threads=1, trusted=True)
+
+
 def start(engine: InMemory, K: int, structure: str | Structure, init: str, random: np.random.Generator) -> Parameters:
     """Return start parameters for K components.
 
@@ -192,7 +210,7 @@ def start(engine: InMemory, K: int, structure: str | Structure, init: str, rando
     try:
         return maximise(s, kind)
     except CollapsedComponent:
-        return maximise(_pooled(s), kind)
+        return maximise(pooled(s), kind)
 
 
 def short_runs(engine: InMemory, K: int, structure: Structure, random: np.random.Generator) -> Parameters:
@@ -227,7 +245,7 @@ def quantile_labels(engine: InMemory, K: int) -> Labels:
     return labels
 
 
-def _pooled(s: SufficientStatistics) -> SufficientStatistics:
+def pooled(s: SufficientStatistics) -> SufficientStatistics:
     """Return statistics with one covariance for all, and for an empty cluster its centre and a K-th of the weight."""
     K = len(s.mass)
     empty = s.mass == 0

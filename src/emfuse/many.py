@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ from emfuse._typing import Doubles, Labels, RandomState
 from emfuse.climb import DOUBLE_NOISE
 from emfuse.em import VARIANCE_FLOOR, em
 from emfuse.engines import POOLED_FROM, InMemory
+from emfuse.frames import data_frame
 from emfuse.maximise import MOST_FLOOR, MOST_ROUNDING, RECENTRE_ABOVE, CollapsedComponent
 from emfuse.parameters import FEW_FEATURES, Parameters
 from emfuse.stopping import Rule
 from emfuse.structures import EPS, STRUCTURES, Structure, structure_named
 from emfuse.threads import in_order, thread_count
 
+BETWEEN = 0.1  # seconds between two words about progress
 ROWS_AT_ONCE = 20_000  # of a chunk of data sets: some milliseconds for a thread
 CONVERGED, AT_LIMIT, NOT_PLAIN = range(3)  # _many.h, where there are more ways not to be plain
 
@@ -47,6 +49,7 @@ class Fits(Sequence[Parameters]):
     sweeps : (M,) int64      of all starts
     structure : str
     keys : list              what the data sets are called: 0, 1, ... where nobody said
+    features : tuple         what the features are called: 0, 1, ... where nobody said
     failures : dict          from the number of a data set that has no fit to a sentence
     seconds : float
     """
@@ -61,6 +64,7 @@ class Fits(Sequence[Parameters]):
     sweeps: Labels
     structure: str
     keys: list[Any]
+    features: tuple[Any, ...]
     failures: dict[int, str]
     seconds: float = field(repr=False)
 
@@ -106,21 +110,21 @@ class Fits(Sequence[Parameters]):
         return np.sqrt([kind.variances(covariances, K, D) for covariances in self.covariances]).reshape(M, K, D)
 
     def as_frame(self) -> Any:
-        """Return a pandas DataFrame, one row a data set: weights, means and standard deviations, and how it ended."""
-        import importlib
+        """Return a pandas DataFrame, one row a data set: weights, means and standard deviations, and how it ended.
 
-        pandas = importlib.import_module("pandas")
+        Raises ImportError where pandas is not installed.
+        """
         K, D = self.means.shape[1:]
         columns: dict[str, Any] = {"rows": self.rows}
         sds = self.sds
         for k in range(K):
             columns[f"weight_{k}"] = self.weights[:, k]
             for d in range(D):
-                of = f"{k}" if D == 1 else f"{k}_{d}"
+                of = f"{k}" if D == 1 else f"{k}_{self.features[d]}"
                 columns[f"mean_{of}"], columns[f"sd_{of}"] = self.means[:, k, d], sds[:, k, d]
         columns |= {"log_likelihood": self.log_likelihood, "bic": self.bic, "converged": self.converged, "sweeps": self.sweeps}
         columns["failure"] = [self.failures.get(i, "") for i in range(len(self))]
-        return pandas.DataFrame(columns, index=pandas.Index(self.keys, name="key"))
+        return data_frame(columns, self.keys, "key")
 
     def __repr__(self) -> str:
         M, K, D = self.means.shape
@@ -154,11 +158,13 @@ def fit_many(
     data : list of arrays, array, (values, offsets), DataFrame or groupby
         A list has arrays (N_i, D), or (N_i,) for one feature, of any lengths. An array (M, N) has a data set of one feature in
         each row, (M, N, D) of D features. With (values, offsets), data set i is values[offsets[i]:offsets[i + 1]]. A DataFrame
-        is split by the column or key `by`; a pandas groupby is taken as it is.
+        of pandas or polars is split by the column or key `by`; a groupby of pandas is taken as it is. Data sets are then in the
+        order of their keys.
     n_components : int       K, of each
     structure : str          "full", "tied", "diag" or "spherical"; up to 16 features
-    by : column name or keys (rows,)    what a DataFrame is split by
-    columns : list           columns of a DataFrame or groupby to fit; all others than `by` where it is None
+    by : column name or keys (rows,)    what a DataFrame is split by; whatever `groupby` takes, of pandas
+    columns : list           columns of a DataFrame or groupby to fit; all others than `by` where it is None. `Fits.features`
+        has their names
     sample_weight            row weights in the same form as the data (a list, an array, or values in the order of the rows)
     n_init : int             starts of each: the first from parts of equal size (one feature) or k-means++, then Lloyd's
         iteration; the others from k-means++. The highest end is kept
@@ -169,12 +175,12 @@ def fit_many(
     variance_floor : float   as in `emfuse.em`
     n_threads : int or None  as everywhere; the result is the same to the last bit
     callback : callable      called with the number of data sets that are done, and of all, now and then
-    verbose : bool           show that on stderr
+    verbose : bool           show that on stderr: in a terminal a line that changes, elsewhere the last one
 
     A data set that cannot be fitted (fewer rows than components, nan or infinity, every start collapses) is reported in
     `Fits.failures` and has nan, and the others go on. Raises ValueError and TypeError for what is wrong with the call.
     """
-    X, offsets, v, keys = _as_sets(data, by, columns, sample_weight)
+    X, offsets, v, keys, names = _as_sets(data, by, columns, sample_weight)
     kind = structure_named(structure)
     M, D = len(offsets) - 1, X.shape[1]
     if kind.name not in STRUCTURES:
@@ -183,9 +189,7 @@ def fit_many(
         )
     if D > FEW_FEATURES:
         raise ValueError(f"data must have at most {FEW_FEATURES} features here, got {D}; use `emfuse.fit` for each")
-    for name, number in (("n_components", n_components), ("n_init", n_init)):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+    K, starts = initialise.checked_count("n_components", n_components), initialise.checked_count("n_init", n_init)
     if acceleration not in ("auto", "emqn", None):
         raise ValueError(f"acceleration must be 'auto', 'emqn' or None, got {acceleration!r}")
     if not 0.0 <= variance_floor < np.inf:
@@ -195,7 +199,6 @@ def fit_many(
     if numbers is None:
         raise TypeError(f"stop must be one of stopping.Within, GainBelow(per_row=True), SweepLimit and Steps here, got {stop!r}")
     began = time.monotonic()
-    K = int(n_components)
     shape = kind.shape(K, D)
     made = Fits(
         weights=np.full((M, K), np.nan),
@@ -208,6 +211,7 @@ def fit_many(
         sweeps=np.zeros(M, dtype=np.int64),
         structure=kind.name,
         keys=keys,
+        features=tuple(range(D)) if names is None else names,
         failures={},
         seconds=0.0,
     )
@@ -224,7 +228,7 @@ def fit_many(
             end=chunk.stop,
             form=kind.name,
             K=K,
-            starts=int(n_init),
+            starts=starts,
             seed=seed,
             by_parts=v is None,
             accelerate=acceleration is not None,
@@ -259,7 +263,7 @@ def fit_many(
             made.failures[i] = f"{used} rows are too few for {K} components"
             continue
         try:
-            outcome[i] = _by_itself(made, i, X[rows], None if v is None else v[rows], kind, K, n_init, seed, options)
+            outcome[i] = _by_itself(made, i, X[rows], None if v is None else v[rows], kind, K, starts, seed, options)
         except ValueError as error:  # a collapse is one too
             made.failures[i] = str(error)
     made.converged[outcome == CONVERGED] = True
@@ -268,12 +272,12 @@ def fit_many(
 
 
 def _by_itself(
-    made: Fits, i: int, X: Doubles, v: Doubles | None, kind: Structure, K: int, n_init: int, seed: int, options: dict[str, Any]
+    made: Fits, i: int, X: Doubles, v: Doubles | None, kind: Structure, K: int, starts: int, seed: int, options: dict[str, Any]
 ) -> int:
     """Fit one data set by `em`, into row i, and return how it ended. Raises ValueError where it cannot be fitted."""
     engine = InMemory(X, v, n_threads=1)
     best, collapse = None, None
-    for start in range(n_init):
+    for start in range(starts):
         random = np.random.default_rng([seed, i, start])
         try:
             init = "kmeans++" if start else "quantiles" if X.shape[1] == 1 else "kmeans"
@@ -306,29 +310,37 @@ class _Progress:
 
     def __init__(self, total: int, callback: Callable[[int, int], object] | None, verbose: bool):
         self.total, self.callback, self.verbose = total, callback, verbose
-        self.done, self.told = 0, time.monotonic()
+        self.in_terminal = verbose and sys.stderr.isatty()
+        self.done, self.began = 0, time.monotonic()
+        self.told = self.began
 
     def add(self, count: int, *, last: bool = False) -> None:
         self.done += count
-        if not (self.callback or self.verbose) or (time.monotonic() - self.told < 0.1 and not last):
+        now = time.monotonic()
+        if not (self.callback or self.verbose) or (now - self.told < BETWEEN and not last):
             return
-        self.told = time.monotonic()
+        self.told = now
         done = self.total if last else self.done
         if self.callback:
             self.callback(done, self.total)
-        if self.verbose:
-            print(f"\rfit_many: {done} of {self.total}", end="\n" if last else "", file=sys.stderr, flush=True)
+        if self.in_terminal or (self.verbose and last):
+            seconds = now - self.began
+            what = f"in {seconds:.3g} s" if last else f"{seconds * (self.total - done) / max(done, 1):.0f} s left"
+            line = f"fit_many: {done:,} of {self.total:,}, {what}"
+            print(f"\r{line:<60}" if self.in_terminal else line, end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------ what the data may be
 
+_Sets = tuple[Doubles, Labels, Doubles | None, list[Any], tuple[Any, ...] | None]
 
-def _as_sets(
-    data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any
-) -> tuple[Doubles, Labels, Doubles | None, list[Any]]:
-    """Return rows (N, D), offsets (M + 1,), row weights (N,) or None, and keys."""
+
+def _as_sets(data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any) -> _Sets:
+    """Return rows (N, D), offsets (M + 1,), row weights (N,) or None, keys, and names of the features or None."""
     if hasattr(data, "groupby") or hasattr(data, "get_group"):
-        return _of_frame(data, by, columns, sample_weight)
+        return _of_pandas(data, by, columns, sample_weight)
+    if hasattr(data, "group_by") and hasattr(data, "get_column"):
+        return _of_polars(data, by, columns, sample_weight)
     if by is not None or columns is not None:
         raise TypeError(f"by and columns are for a DataFrame or a groupby, got data of {type(data).__name__}")
     if isinstance(data, tuple) and len(data) == 2 and np.ndim(data[1]) == 1 and np.asarray(data[1]).dtype.kind in "iu":
@@ -352,11 +364,9 @@ def _as_sets(
         if len(D) > 1:
             raise ValueError(f"data sets must have the same number of features, got {sorted(D)}")
         X = np.concatenate([part for part in parts if len(part)] or [np.empty((0, *D))])
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        offsets = _offsets(len(part) for part in parts)
         weights = None if sample_weight is None else np.concatenate([np.asarray(w, dtype=np.float64) for w in sample_weight])
-    if weights is not None and weights.shape != (len(X),):
-        raise ValueError(f"sample_weight must have one number a row, {len(X)}, got {weights.size}")
-    return X, offsets, None if weights is None else np.ascontiguousarray(weights), list(range(len(offsets) - 1))
+    return X, offsets, _weights(weights, len(X)), list(range(len(offsets) - 1)), None
 
 
 def _rows(part: ArrayLike) -> Doubles:
@@ -370,9 +380,19 @@ def _rows(part: ArrayLike) -> Doubles:
     return array
 
 
-def _of_frame(
-    data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any
-) -> tuple[Doubles, Labels, Doubles | None, list[Any]]:
+def _weights(weights: Any, N: int) -> Doubles | None:
+    if weights is None:
+        return None
+    if np.shape(weights) != (N,):
+        raise ValueError(f"sample_weight must have one number a row, {N}, got {np.size(weights)}")
+    return np.ascontiguousarray(weights, dtype=np.float64)
+
+
+def _offsets(lengths: Iterable[int]) -> Labels:
+    return np.array([0, *accumulate(lengths)], dtype=np.int64)
+
+
+def _of_pandas(data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any) -> _Sets:
     if hasattr(data, "get_group"):  # a groupby
         groups, frame = data, data.obj
         if by is not None:
@@ -381,16 +401,35 @@ def _of_frame(
         if by is None:
             raise TypeError("by must say what the DataFrame is split by: the name of a column, or a key for each row")
         groups, frame = data.groupby(by, sort=True, observed=True), data
-    if frame.ndim == 1:
-        values = frame.to_numpy()[:, None]
-    else:
+    names: tuple[Any, ...] | None = None
+    if frame.ndim > 1:
         keyed = set(groups.exclusions) if hasattr(groups, "exclusions") else set()
-        chosen = list(columns) if columns is not None else [name for name in frame.columns if name not in keyed]
-        values = frame[chosen].to_numpy()
-    where = groups.indices
+        names = tuple(columns) if columns is not None else tuple(name for name in frame.columns if name not in keyed)
+        frame = frame[list(names)]
+    return _split(frame.to_numpy(), groups.indices, names, sample_weight)
+
+
+def _of_polars(data: Any, by: Any, columns: Sequence[Any] | None, sample_weight: Any) -> _Sets:
+    if by is None:
+        raise TypeError("by must say what the DataFrame is split by: the name of a column, or a key for each row")
+    key = data.get_column(by) if isinstance(by, str) else by
+    values, which = np.unique(np.asarray(key), return_inverse=True)
+    if which.shape != (len(data),):
+        raise ValueError(f"by must have one key a row, {len(data)}, or be the name of a column, got {np.shape(key)}")
+    ends = np.cumsum(np.bincount(which, minlength=len(values)))[:-1]
+    where = dict(zip(values.tolist(), np.split(np.argsort(which, kind="stable"), ends), strict=True))
+    names = (
+        tuple(columns)
+        if columns is not None
+        else tuple(name for name in data.columns if not (isinstance(by, str) and name == by))
+    )
+    return _split(data.select(names).to_numpy(), where, names, sample_weight)
+
+
+def _split(values: Any, where: Mapping[Any, Labels], names: tuple[Any, ...] | None, sample_weight: Any) -> _Sets:
+    """Rows sorted by key; `where` has the numbers of each key's rows."""
     keys = list(where)
     order = np.concatenate([where[key] for key in keys]) if keys else np.empty(0, dtype=np.int64)
+    weights = _weights(sample_weight, len(values))
     X = _rows(values[order])
-    offsets = np.concatenate([[0], np.cumsum([len(where[key]) for key in keys])]).astype(np.int64)
-    weights = None if sample_weight is None else np.ascontiguousarray(np.asarray(sample_weight, dtype=np.float64)[order])
-    return X, offsets, weights, keys
+    return X, _offsets(len(where[key]) for key in keys), None if weights is None else weights[order], keys, names

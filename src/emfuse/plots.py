@@ -548,9 +548,7 @@ def slider(
     try:
         widgets: Any = importlib.import_module("ipywidgets")
     except ImportError as error:
-        raise ImportError(
-            "a slider needs ipywidgets: pip install ipywidgets. `film` writes the frames to a file."
-        ) from error
+        raise ImportError("a slider needs ipywidgets: pip install ipywidgets. `film` writes the frames to a file.") from error
     sweeps, frame = _frames(fit, X, levels, features, names, most)
     picture = widgets.Image(format="png")
     position = widgets.SelectionSlider(options=sweeps, description="sweep")

@@ -3,8 +3,8 @@
 Models help each other. Partitions of some rows are found once for each number of components, and every structure makes short runs
 of EM from them. In each structure a model then begins once more with the one before it, a component cut in two, and with the one
 after it, a component left out: what Ueda, Nakano, Ghahramani & Hinton (2000) do to leave a low maximum. All this happens on an
-eighth of the rows where there are many, and one climb of each model over all rows ends it. There, no model is left below the one
-before it, which it contains.
+eighth of the rows where there are many, and one climb of each model over all rows ends it, the nearer to its maximum the nearer
+the model is to the best. There, no model is left below the one before it, which it contains.
 
 Layer 4.
 """
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from textwrap import shorten
 from typing import Any, NamedTuple, overload
@@ -28,6 +28,7 @@ from emfuse import initialise, stopping
 from emfuse._typing import Doubles, RandomState
 from emfuse.em import VARIANCE_FLOOR, Fit, em
 from emfuse.engines import InMemory, cut
+from emfuse.frames import data_frame
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
@@ -41,6 +42,9 @@ INITS = ("short_runs", *initialise.CENTRES, "quantiles", "random")
 # too many components take a third of the sweeps that they take to the 1e-6 of `emfuse.fit`.
 A_ROW, MOST_NATS, MOST_SWEEPS = 1e-6, 0.1, 1_000
 SCREEN_A_ROW, SCREEN_SWEEPS = 1e-4, 60  # the same over a sample, to tell starts apart
+# Of many rows, a model that cannot be the best stops within this share of the nats that it lacks, as most of a grid do, after a
+# third of the sweeps; and no farther from its maximum, in nats a row, than a sample's fit.
+SHARE_OF_LACK = 0.01
 RUNS = 6  # short runs from partitions; its neighbours give each model some more
 MOST_TRIED, MOST_TRIED_SLOW = 8, 3  # components that are cut, or left out, in turn; and of the ten whose M step is slow
 HALF = float(np.sqrt(2.0 / np.pi))  # standard deviations from a Gaussian's mean to those of its halves
@@ -66,6 +70,7 @@ class Row:
         only variances. A density on so few rows may be as high as it likes, and BIC goes along; so such a model is ranked last
     sweeps : int                walks over all rows of the climb that was kept
     seconds : float             spent on this model, but for what is shared
+    distance : float            how far below its maximum it stopped, estimated, nats; inf where nothing is known
     """
 
     K: int
@@ -80,6 +85,7 @@ class Row:
     sweeps: int
     seconds: float
     doubtful: bool = False
+    distance: float = float("inf")
 
     @property
     def failed(self) -> bool:
@@ -106,11 +112,7 @@ class Table(Sequence[Row]):
 
     def as_frame(self) -> Any:
         """Return a pandas DataFrame with the columns of `Row`. Raises ImportError where pandas is not installed."""
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise ImportError("as_frame needs pandas: pip install pandas; the rows themselves need nothing") from error
-        return pandas.DataFrame([astuple(row) for row in self.rows], columns=[column.name for column in fields(Row)])
+        return data_frame({column.name: [getattr(row, column.name) for row in self.rows] for column in fields(Row)})
 
     def ranked(self) -> list[Row]:
         """Return the rows that have a fit, best first, those that are doubtful last; of equals the first."""
@@ -231,7 +233,8 @@ def select(
     sample_weight : (N,)         row weights, at least 0; weight two is the row twice
     random_state : int, Generator, RandomState or None    seeds the starts; None is the same starts every time
     stop : rule or int           as in `emfuse.em`; default: within 1e-6 nats a row of the maximum, and 0.1 in all, by estimate;
-        or after 1,000 sweeps
+        or after 1,000 sweeps. Of more than 10,000 rows, and by AIC or BIC, a model that cannot be the best stops within a
+        hundredth of the nats that it lacks, and 1e-4 a row: `Row.distance` says where
     variance_floor : float       as in `emfuse.em`
     n_threads : int or None      None: what `emfuse.threads.thread_count` says; the result is the same to the last bit, but for
         `seconds`. Fits go side by side where rows are few, else one after the other, with threads in each sweep
@@ -250,8 +253,7 @@ def select(
     numbers, named = _numbers(components), _named(structures)
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {criterion!r}")
-    if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
-        raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
+    initialise.checked_count("n_init", n_init)
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
     if init == "quantiles" and engine.n_features > 1:
@@ -264,7 +266,8 @@ def select(
         list(named.values()),
         init=init,
         n_init=int(n_init),
-        rule=_near_maximum(engine.weight) if stop is None else stopping.as_rule(stop),
+        criterion=criterion,
+        rule=None if stop is None else stopping.as_rule(stop),
         variance_floor=variance_floor,
         seed=int(initialise.generator(random_state).integers(1 << 62)),
         n_threads=n_threads,
@@ -305,7 +308,7 @@ def _row(name: str, model: _Model) -> Row:
     made, K = model.outcome, model.K
     if not isinstance(made, Fit):
         nan = float("nan")
-        return Row(K, name, nan, 0, nan, nan, nan, False, made, 0, model.seconds)
+        return Row(K, name, nan, 0, nan, nan, nan, False, made, 0, model.seconds, distance=nan)
     doubt = _doubt(model.kind, made)
     return Row(
         K=K,
@@ -321,6 +324,7 @@ def _row(name: str, model: _Model) -> Row:
         sweeps=made.sweeps,
         seconds=model.seconds,
         doubtful=doubt is not None,
+        distance=made.distance if K > 1 else 0.0,  # one component is there after a step, with nothing to estimate it from
     )
 
 
@@ -365,12 +369,18 @@ class _Search:
         *,
         init: str,
         n_init: int,
-        rule: Rule,
+        criterion: str,
+        rule: Rule | None,
         variance_floor: float,
         seed: int,
         n_threads: int | None,
     ):
-        self.engine, self.kinds, self.init, self.n_init, self.rule = engine, kinds, init, n_init, rule
+        self.engine, self.kinds, self.init, self.n_init = engine, kinds, init, n_init
+        self.nats = min(A_ROW * engine.weight, MOST_NATS)
+        self.rule = rule or _within(self.nats)
+        # half of what the criterion asks for a parameter, nats; 0 where every model is to be climbed alike
+        self.price = 0.0 if rule or criterion == "icl" else 0.5 * float(np.log(engine.weight)) if criterion == "bic" else 1.0
+        self.least = np.inf  # half of the criterion that some model is known to come below
         self.variance_floor, self.seed, self.n_threads = variance_floor, seed, n_threads
         v, (N, D) = engine.sample_weight, engine.X.shape
         self.n_rows = N if v is None else int(np.count_nonzero(v))
@@ -385,7 +395,7 @@ class _Search:
         # where a sweep has no more parts than fits can go side by side, these are what threads do
         self.aside = max(len(cut(len(self.sample.X), shape)) for shape in shapes) <= min(len(kinds), engine.n_threads)
         nats = SCREEN_A_ROW * self.sample.weight
-        self.screen = rule if self.whole else stopping.first_of(stopping.Within(nats), stopping.SweepLimit(SCREEN_SWEEPS))
+        self.screen = self.rule if self.whole else stopping.first_of(stopping.Within(nats), stopping.SweepLimit(SCREEN_SWEEPS))
         self.single = _in_one_thread(self.sample)
         self.all_single = self.single if self.whole else _in_one_thread(engine)
 
@@ -400,13 +410,13 @@ class _Search:
             for candidates in outcomes:
                 found |= {(each.kind.name, each.K): each for each in candidates}
         paths = [[found[kind.name, K] for K in self.numbers] for kind in self.kinds]
-        if self.aside:
-            with closing(in_order(lambda path: self._linked(path, self.single), paths, n_threads)) as linked:
-                for path in linked:
-                    yield from self._finished(path)
-        else:
-            for path in paths:
-                yield from self._finished(self._linked(path, self.sample))
+        sample, side_by_side = (self.single, n_threads) if self.aside else (self.sample, 1)
+        with closing(in_order(lambda path: self._linked(path, sample), paths, side_by_side)) as linked:
+            paths = list(linked)
+        for path in paths:
+            self._notice(path)
+        for path in paths:
+            yield from self._finished(path)
 
     # ------------------------------------------------------------------ starts, for all structures together
 
@@ -461,12 +471,12 @@ class _Search:
         outcome: Fit | str = runs.reasons[0] if runs.reasons else "there is no start"
         if runs.fit is not None:
             outcome = self._climbed(sample, runs.fit.parameters, self.screen)
-        if isinstance(outcome, Fit):
+        if not isinstance(outcome, Fit):
+            candidate.reasons.append(outcome)
+        elif candidate.fit is None or not candidate.height[0] or outcome.trace[-1] > candidate.fit.trace[-1]:
             # where it is a sample, by all rows, most of which it has not seen
             nats = outcome.trace[-1] if self.whole else self.all_single.sweep(outcome.parameters.factors).log_likelihood
             candidate.offer(outcome, nats, initialise.SAME * self.engine.weight)
-        else:
-            candidate.reasons.append(outcome)
         candidate.seconds += runs.seconds + time.perf_counter() - began
 
     def _climbed(self, engine: InMemory, start: Parameters, rule: Rule) -> Fit | str:
@@ -528,19 +538,35 @@ class _Search:
     def _finish(self, candidate: _Found, before: _Found | None) -> _Found:
         if candidate.fit is None:
             return candidate
-        found = candidate
+        found, rule = candidate, self.rule
         if not self.whole:
             found = _Found(candidate.kind, candidate.K)
-            self._offer(found, candidate.fit.parameters)
+            near = min(SHARE_OF_LACK * self._lacks(candidate), SCREEN_A_ROW * self.engine.weight)
+            rule = _within(near) if near > self.nats else rule
+            self._offer(found, candidate.fit.parameters, rule)
         if before is not None and before.fit is not None and found.fit is not None:
             for start in _as_likely(candidate.kind, before.fit.parameters, candidate.K, self.engine):
                 if found.height >= before.height:
                     break
-                self._offer(found, start)
+                self._offer(found, start, rule)
+        if found.fit is not None and rule is not self.rule and self._lacks(found) < near:  # it may be the best after all
+            self._offer(found, found.fit.parameters, self.rule)
+        self._notice([found])
         return found
 
-    def _offer(self, found: _Found, start: Parameters) -> None:
-        outcome = self._climbed(self.engine, start, self.rule)
+    def _lacks(self, found: _Found) -> float:
+        """How much a model is known to lack to the best, nats: half of the criteria's difference."""
+        assert found.fit is not None
+        return self.price * found.fit.free_parameters - found.height[1] - self.least if self.price else 0.0
+
+    def _notice(self, path: Iterable[_Found]) -> None:
+        """Take notice of what the best model comes below: its log-likelihood over all rows only rises from there."""
+        for found in path:
+            if found.fit is not None and found.height[0]:
+                self.least = min(self.least, self.price * found.fit.free_parameters - found.height[1])
+
+    def _offer(self, found: _Found, start: Parameters, rule: Rule) -> None:
+        outcome = self._climbed(self.engine, start, rule)
         if isinstance(outcome, Fit):
             found.offer(outcome, outcome.trace[-1])
         else:
@@ -627,7 +653,7 @@ def _first(s: SufficientStatistics, kind: Structure) -> Parameters:
     try:
         return maximise(s, kind)
     except CollapsedComponent:
-        return maximise(initialise._pooled(s), kind)
+        return maximise(initialise.pooled(s), kind)
 
 
 def _handed(engine: InMemory, p: Parameters, kind: Structure) -> Parameters:
@@ -642,8 +668,8 @@ def _wide(p: Parameters, kind: Structure) -> Factors:
     return Factors(p.means, np.ascontiguousarray(P), p.factors.log_constant)
 
 
-def _near_maximum(weight: float) -> Rule:
-    return stopping.first_of(stopping.Within(min(A_ROW * weight, MOST_NATS)), stopping.SweepLimit(MOST_SWEEPS))
+def _within(nats: float) -> Rule:
+    return stopping.first_of(stopping.Within(nats), stopping.SweepLimit(MOST_SWEEPS))
 
 
 def _numbers(components: int | Iterable[int]) -> tuple[int, ...]:
