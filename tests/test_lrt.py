@@ -106,7 +106,7 @@ def test_p_values_are_uniform_where_k_is_right():
     random = np.random.default_rng(12)
     p = [
         bootstrap_lrt(
-            random.normal(size=50), 1, structure="tied", n_resamples=19, sequential=False, n_init=3, random_state=i
+            random.normal(size=50), 1, structure="tied", n_resamples=19, sequential=False, n_init=1, random_state=i
         ).p_value
         for i in range(100)
     ]
@@ -137,10 +137,10 @@ def test_statistics_do_not_depend_on_the_datas_scale():
 def test_constraints_hold_for_k_and_one_more(K):
     """One mean for all: the fits have it, and so have those of the resamples, whose statistics are at least 0."""
     random = np.random.default_rng(3)
-    X = np.concatenate([random.normal(0, 1, 150), random.normal(0, 5, 80)])
-    test = bootstrap_lrt(X, K, n_resamples=10, n_init=1, constraints=lambda K: Constraints(means=["a"] * K))
+    X = np.concatenate([random.normal(0, 1, 100), random.normal(0, 5, 60)])
+    test = bootstrap_lrt(X, K, n_resamples=6, n_init=1, constraints=lambda K: Constraints(means=["a"] * K))
     assert np.ptp(test.alternative.parameters.means) == 0.0 and test.statistic >= 0.0
-    assert test.statistic > test.null_statistics.max() if K == 1 else test.p_value > 1 / 11
+    assert test.statistic > test.null_statistics.max() if K == 1 else test.p_value > 1 / 7
 
 
 @pytest.mark.parametrize(

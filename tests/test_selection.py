@@ -105,10 +105,10 @@ def test_a_selected_fit_is_as_high_as_that_of_fit(blobs):
 # ------------------------------------------------------------------ laws
 
 
-@pytest.mark.parametrize(("N", "names"), [(60, FOUR), (400, ("EII", "VEV", "VVE", "EEI")), (11_000, ("full", "spherical"))])
+@pytest.mark.parametrize(("N", "names"), [(60, FOUR), (300, ("EII", "VEV", "VVE", "EEI")), (11_000, ("full", "spherical"))])
 def test_more_components_are_never_less_likely(blobs, N, names):
     """A mixture holds those with fewer components; rows that overlap, so that there are many maxima, and too many components."""
-    found = select(blobs(N=N, K=4, apart=1.0), range(1, 8), names)
+    found = select(blobs(N=N, K=4, apart=1.0), range(1, 7), names)
     assert not any(row.failed for row in found.table)
     for name in names:
         values = [row.log_likelihood for row in found.table if row.structure == name and not row.doubtful]

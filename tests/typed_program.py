@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 import emfuse
@@ -16,6 +17,7 @@ from emfuse.parameters import Factors
 from emfuse.statistics import SufficientStatistics
 
 Doubles = NDArray[np.float64]
+Floats = NDArray[np.float64] | NDArray[np.float32]
 
 
 class Halves:
@@ -78,6 +80,11 @@ def the_loop(x: Doubles) -> None:
     assert_type(emfuse.em(Halves(x[:40], x[40:]), start, stop=emfuse.stopping.GainBelow(1e-9)), emfuse.Fit)
     linked = emfuse.Constraints(means=["a", "-a"], sds=[1.0, None])
     assert_type(emfuse.em(x, start, constraints=linked), emfuse.Fit)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "rows.npy", x[:, None])
+        assert_type(emfuse.fit(Path(folder) / "rows.npy", 2), emfuse.Fit)
+        assert_type(emfuse.fit(emfuse.Blocks.of(Path(folder) / "rows.npy"), 2), emfuse.Fit)
+    assert_type(emfuse.fit(emfuse.InMemory(x), 2), emfuse.Fit)
     assert_type(emfuse.kernels.active(), str)
     assert_type(emfuse.kernels.runnable(), list[str])
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +105,7 @@ def how_sure(fit: emfuse.Fit, x: Doubles) -> None:
     assert_type(fit.standard_errors(x), emfuse.Uncertainty)
     intervals = fit.standard_errors(x).confidence_intervals(0.9)
     assert_type([interval.lower for interval in intervals], list[float])
+    assert_type(intervals["mean[0]"].upper, float)
     test = emfuse.bootstrap_lrt(x, 1, n_resamples=9, random_state=0)
     assert_type(test.p_value, float)
 
@@ -107,6 +115,7 @@ def which_model(x: Doubles) -> None:
     assert_type(found, emfuse.Selection)
     assert_type(found.best, emfuse.Fit)
     assert_type(found.K, int)
+    assert_type(found.plot(), Axes)
     assert_type([row.bic for row in found.table], list[float])
 
 
@@ -115,6 +124,8 @@ def many(x: Doubles) -> None:
     assert_type(fits, emfuse.Fits)
     assert_type(fits.means, Doubles)
     assert_type(fits.failures, dict[int, str])
+    assert_type(fits.converged, NDArray[np.bool_])
+    assert_type(fits[0], emfuse.Parameters)
     for parameters in fits:
         assert_type(parameters, emfuse.Parameters)
 
@@ -122,13 +133,14 @@ def many(x: Doubles) -> None:
 def in_place_of_scikit_learns(x: Doubles) -> None:
     model = emfuse.GaussianMixture(n_components=2, random_state=0).fit(x[:, None])
     assert_type(model, emfuse.GaussianMixture)
+    assert_type(model.means_, Floats)
+    assert_type(model.converged_, bool)
+    assert_type(model.fit_, emfuse.Fit)
     assert_type(model.predict(x[:, None]), NDArray[np.int64])
     assert_type(model.bic(x[:, None]), float)
 
 
 def pictures(fit: emfuse.Fit, x: Doubles) -> None:
-    from matplotlib.axes import Axes
-
     assert_type(emfuse.plots.density(fit, x), Axes)
     assert_type(emfuse.plots.trace(fit), Axes)
     assert_type(fit.plot(x), Axes)

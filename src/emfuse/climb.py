@@ -92,7 +92,8 @@ class Climb:
     @property
     def distance(self) -> float:
         """How far below the maximum it is, estimated, nats; inf where nothing is known."""
-        return max(0.0, self.trace.remaining if self.acceleration is not None else stopping.aitken(self.trace))
+        known = np.isfinite(self.trace.remaining)  # else an acceleration has not begun, or there is none
+        return max(0.0, self.trace.remaining if known else stopping.aitken(self.trace))
 
     def run(self) -> str:
         """Climb until the rule says so, mending what collapses, and return the reason."""
@@ -224,10 +225,8 @@ class Climb:
             return trial
         if self.held is not None:
             return with_factors(self.held.project(trial))
-        w, C = trial.weights, trial.covariances
-        scatter = (w.reshape((-1,) + (1,) * (C.ndim - 1)) * C).reshape(self.structure.factor_shape(*trial.means.shape))
-        covariances = self.structure.estimate(scatter, w, before=self.parameters.covariances)
-        return with_factors(Parameters.unchecked(w, trial.means, covariances, self.structure))
+        covariances = self.structure.nearest(trial.covariances, trial.weights)
+        return with_factors(Parameters.unchecked(trial.weights, trial.means, covariances, self.structure))
 
     def _rounding(self) -> float:
         """How much of the trace's last entry may be rounding, nats: of the sum, of rows, and by near-collinear features."""

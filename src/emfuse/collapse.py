@@ -22,7 +22,7 @@ RESTARTS = 3  # of components of one fit; then they are dropped
 
 
 class CollapseWarning(UserWarning):
-    """A fit ended with fewer components than were asked for, or with one that rests on the floor of its variance."""
+    """A fit ended with fewer components than asked for, with one on the floor of its variance, or not from the start given."""
 
 
 class Repair:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MethodType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from emfuse.uncertainty import Uncertainty
+
+Data: TypeAlias = ArrayLike | Engine | os.PathLike[str]  # what can be fitted, or made into what can
 
 VARIANCE_FLOOR = 1e-16  # of `fit`: far below what a sound fit feels
 LINE_EVERY, LINE_EVERY_IN_TERMINAL = 10.0, 0.1  # seconds at least between two lines of progress
@@ -188,12 +190,12 @@ class Fit:
         """
         return cast("Axes", _above("plots").plot(self, X, **options))
 
-    def film(self, X: ArrayLike, path: str | os.PathLike[str], **options: Any) -> Any:
+    def film(self, X: ArrayLike, path: str | os.PathLike[str], **options: Any) -> list[int]:
         """Write how the fit came about, sweep by sweep, as .gif, .mp4 or a folder of .png; needs `history=True`.
 
         See `emfuse.plots.film` for the options and the result.
         """
-        return _above("plots").film(self, X, path, **options)
+        return cast("list[int]", _above("plots").film(self, X, path, **options))
 
     def _repr_html_(self) -> str:
         return str(_above("html").of_fit(self))
@@ -219,7 +221,7 @@ def _above(name: str) -> Any:
 
 
 def em(
-    data: ArrayLike | Engine,
+    data: Data,
     start: Parameters,
     *,
     stop: Rule | int = stopping.TIGHT,
@@ -373,7 +375,7 @@ def _problem(engine: Any, structure: str, constraints: Constraints | None, **mor
 
 
 def fit(
-    X: ArrayLike,
+    X: Data,
     n_components: int,
     *,
     structure: str = "full",

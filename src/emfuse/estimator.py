@@ -154,7 +154,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "callback": [callable, None],
     }
 
-    fit_: Any  # a Fit; None after `partial_fit`
+    weights_: Floats
+    means_: Floats
+    covariances_: Floats
+    precisions_: Floats
+    precisions_cholesky_: Floats
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    n_features_in_: int
+    fit_: Fit  # None after `partial_fit`
     history_: History | None
     online_: OnlineEM
     lower_bounds_: list[float]
@@ -319,7 +328,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.lower_bounds_ = [] if model.n_batches == 1 else self.lower_bounds_
         self.lower_bounds_.append(self.lower_bound_)
         self.online_, self.n_iter_, self.converged_ = model, model.n_batches, False
-        self.fit_ = self.history_ = None
+        self.fit_ = self.history_ = None  # type: ignore[assignment]
         return self
 
     def _online(self, engine: InMemory, fitted: bool) -> OnlineEM:

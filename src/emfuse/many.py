@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from emfuse import accelerate, initialise, kernels, stopping
 from emfuse._typing import Doubles, Labels, RandomState
@@ -59,7 +59,7 @@ class Fits(Sequence[Parameters]):
     covariances: Doubles
     log_likelihood: Doubles
     rows: Doubles
-    converged: Any
+    converged: NDArray[np.bool_]
     distance: Doubles
     sweeps: Labels
     structure: str
@@ -71,7 +71,7 @@ class Fits(Sequence[Parameters]):
     def __len__(self) -> int:
         return len(self.weights)
 
-    def __getitem__(self, i: Any) -> Any:
+    def __getitem__(self, i: int) -> Parameters:  # type: ignore[override]  # no slices: the columns are arrays
         """Return the i-th mixture. Raises ValueError, with the reason, where there is none."""
         if not isinstance(i, (int, np.integer)):
             raise TypeError(f"fits are numbered from 0 to {len(self) - 1}, got {i!r}; the columns are arrays")

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +31,9 @@ from emfuse.parameters import Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Rule
 from emfuse.structures import NotPositiveDefinite, structure_named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Mclust", "MclustBIC", "MclustFit", "hc", "hclass", "mclustBIC", "mclustICL", "me"]
 
@@ -122,7 +125,7 @@ class MclustBIC:
         cells.append([below, *(f"{value - best[0][2]:.5f}" for _, _, value in best)])
         return "\n".join([f"Best {self.criterion} values:", *_aligned(cells)])
 
-    def plot(self, *, ax: Any = None) -> Any:
+    def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the values by number of components, a line for each model, and return matplotlib's axes: `plots.selection`.
 
         With the usual sign, as there: smaller is better. Raises ValueError where no fit has succeeded.
@@ -130,7 +133,7 @@ class MclustBIC:
         name = self.criterion.lower()
         rows = [{"K": G, "structure": model, name: -self[G, model]} for G in self.G for model in self.models]
         plots = importlib.import_module("emfuse.plots")  # a layer above, which is needed only here, and brings matplotlib
-        return plots.selection(SimpleNamespace(criterion=self.criterion, rows=rows), ax=ax)
+        return cast("Axes", plots.selection(SimpleNamespace(criterion=self.criterion, rows=rows), ax=ax))
 
     def as_frame(self) -> Any:
         """Return a pandas DataFrame: index G, a column for each model. Raises ImportError where pandas is not installed."""
@@ -224,7 +227,7 @@ class MclustFit:
         z = self.fit.predict_proba(newdata)
         return Prediction(self.fit.predict(newdata), z)
 
-    def plot(self, what: str | None = None, **options: Any) -> Any:
+    def plot(self, what: str | None = None, **options: Any) -> Axes:
         """Draw with `emfuse.plots`, and return matplotlib's axes.
 
         what : str    one of mclust's pictures. "BIC": the table (`MclustBIC.plot`); "classification": rows by component
@@ -244,7 +247,8 @@ class MclustFit:
         }
         if what not in drawn:
             raise ValueError(f"what must be 'BIC', {', '.join(map(repr, drawn))} or None, got {what!r}")
-        return getattr(importlib.import_module("emfuse.plots"), drawn[what])(self.fit, self.data, **options)
+        draw = getattr(importlib.import_module("emfuse.plots"), drawn[what])
+        return cast("Axes", draw(self.fit, self.data, **options))
 
     def __repr__(self) -> str:
         return f"'Mclust' model object: ({self.model_name},{self.G})"

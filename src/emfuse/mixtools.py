@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,9 @@ from emfuse.parameters import WEIGHTS_SUM_TO_ONE_WITHIN, Parameters
 from emfuse.stopping import Limit, Trace
 from emfuse.structures import structure_named
 from emfuse.uncertainty import standard_errors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MV_RESTARTS = 15  # mvnormalmixEM's, which has no argument for it
 
@@ -88,7 +91,7 @@ class MixEM:
             print(name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)))
         print(f"loglik at estimate: {self.loglik:.6f}")
 
-    def plot(self, which: int | str = 1, *, ax: Any = None) -> Any:
+    def plot(self, which: int | str = 1, *, ax: Axes | None = None) -> Axes:
         """Draw, and return the axes: `emfuse.plots` has what may be done with them. Needs matplotlib.
 
         which : 1 or "loglik" (log-likelihood by iteration), 2 or "density" (the rows' histogram with the components; in several
@@ -97,10 +100,10 @@ class MixEM:
         """
         plots = importlib.import_module("emfuse.plots")
         if which in (1, "loglik"):
-            return plots.trace(self.fit, ax=ax)
+            return cast("Axes", plots.trace(self.fit, ax=ax))
         if which in (2, "density"):
             draw = plots.density if self.fit.parameters.n_features == 1 else plots.components
-            return draw(self.fit, self.x, ax=ax)
+            return cast("Axes", draw(self.fit, self.x, ax=ax))
         raise ValueError(f"which must be 1 ('loglik') or 2 ('density'), got {which!r}")
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from textwrap import shorten
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +35,9 @@ from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Rule
 from emfuse.structures import EPS, STRUCTURES, Structure, structure_named
 from emfuse.threads import in_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CRITERIA = ("aic", "bic", "icl")
 INITS = ("short_runs", *initialise.CENTRES, "quantiles", "random")
@@ -190,10 +193,10 @@ class Selection:
         """Return the table as a pandas DataFrame."""
         return self.table.as_frame()
 
-    def plot(self, **options: Any) -> Any:
+    def plot(self, **options: Any) -> Axes:
         """Draw the criterion over K, a line for each structure (`emfuse.plots.selection`), and return matplotlib's axes."""
         plots = importlib.import_module("emfuse.plots")  # a layer above, which is needed only here, and brings matplotlib
-        return plots.selection(self, **options)
+        return cast("Axes", plots.selection(self, **options))
 
     def __repr__(self) -> str:
         best, failed = self.best_row, sum(row.failed for row in self.table)
@@ -333,7 +336,8 @@ def _doubt(kind: Structure, made: Fit) -> str | None:
     mass, D = made.statistics.mass, made.parameters.n_features
     least = 0 if kind.shared else D + 2 if kind.form == "full" else 3
     k = int(mass.argmin())
-    return f"component {k} has {mass[k]:.3g} rows' worth of data, fewer than {least}" if mass[k] < least else None
+    few = mass[k] < least - 0.5  # shares that go to the others leave a component of three rows a little less than 3
+    return f"component {k} has {mass[k]:.3g} rows' worth of data, fewer than {least}" if few else None
 
 
 @dataclass

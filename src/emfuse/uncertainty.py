@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,7 +58,11 @@ class Intervals(Sequence[Interval]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which: Any) -> Any:
+    @overload
+    def __getitem__(self, which: int | str) -> Interval: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[Interval]: ...
+    def __getitem__(self, which: int | str | slice) -> Interval | list[Interval]:
         """Return a row by its number or its name."""
         if not isinstance(which, str):
             return self.rows[which]
