@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # of missing builds: the suite runs in pure NumPy too
     import emfuse
     from emfuse.structures import STRUCTURES
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in a shell's background, whose children would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EPS = np.finfo(np.float64).eps
 REFERENCE = Path(__file__).parent / "reference"
