@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
-        if self._open and self._open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self._open):
             self.cells[-1][-1] += data.strip()
 
     def all(self, tag):
@@ -162,6 +162,31 @@ def test_the_picture_belongs_to_no_theme():
         assert not any("id" in attributes or "class" in attributes for _, attributes in page.elements)
         assert all(each["fill"] == "currentColor" for each in page.all("text"))
         assert set(re.findall(r'stroke="([^"]+)"', text)) <= {*html.COLOURS, "currentColor"}
+
+
+def test_a_selection_has_its_criterion_for_every_model_and_rings_the_best():
+    """Lower in the picture is better; the best is the only bold number, and the ring is where its point is."""
+    X = np.concatenate([np.random.default_rng(0).normal(at, 1.0, (60, 2)) for at in (0.0, 8.0)])
+    chosen = emfuse.select(X, range(1, 4), ("full", "tied"))
+    text = chosen._repr_html_()
+    page = Page(text)
+    assert page.cells[0] == ["K", "full", "tied"]
+    rows = {(row.K, row.structure): f"{row.bic:.2f}" for row in chosen.table}
+    assert page.cells[1:] == [[str(K), rows[K, "full"], rows[K, "tied"]] for K in (1, 2, 3)]
+    best = chosen.best_row
+    assert re.findall("<b>(.*?)</b>", text) == [rows[best.K, best.structure]] and len(page.all("b")) == 1
+    *points, ring = page.all("circle")
+    assert (ring["cx"], ring["cy"]) in [(point["cx"], point["cy"]) for point in points]
+    assert float(ring["cy"]) == max(float(point["cy"]) for point in points)
+    assert "2 components" in "".join(page.text) and f"structure '{best.structure}'" in "".join(page.text)
+
+
+def test_a_model_without_a_fit_has_no_number_and_one_alone_can_be_drawn():
+    """Too few rows for three components: a dash. One model: its point and the ring."""
+    few = Page(emfuse.select([1.0, 7.0], range(1, 4), "tied", variance_floor=1e-3)._repr_html_())
+    assert few.cells[-1] == ["3", "-"] and "1 without a fit" in "".join(few.text)
+    alone = Page(emfuse.select([1.0, 2.0, 4.0, 7.0], [1], "full")._repr_html_())
+    assert len(alone.all("circle")) == 2 and all(np.isfinite(float(each["cy"])) for each in alone.all("circle"))
 
 
 @pytest.mark.parametrize("colour", html.COLOURS)

@@ -1,4 +1,4 @@
-"""How a mixture and a fit show themselves in a notebook: a small table, and a small picture in SVG that needs no matplotlib.
+"""How a mixture, a fit and a selection show themselves in a notebook: a small table, and a picture in SVG without matplotlib.
 
 Everything is in the elements themselves: no style sheet, no script, no identifiers that could meet those of the page. Text has
 the page's colour, and lines are legible on white and on black.
@@ -16,6 +16,7 @@ import numpy as np
 from emfuse._typing import Doubles
 from emfuse.em import Fit
 from emfuse.parameters import Parameters
+from emfuse.selection import Selection
 from emfuse.summary import counted, table, why_it_stopped
 
 # After Okabe & Ito; yellow and the light blue are darker. Contrast is at least 3 with white and with #111 (tests/test_html.py).
@@ -26,6 +27,7 @@ MOST_FEATURES = 8
 WIDTH, HEIGHT, EDGE = 260, 160, 4  # CSS pixels; EDGE is what is left free on each side
 POINTS = 41  # of a curve
 TALLEST = 10.0  # times the middle one of the components' peaks: a spike above is cut off, or the others could not be seen
+FARTHEST = 3.0  # times how much worse the middle one of the models is than the best: what is worse still is cut off
 
 
 def of_fit(fit: Fit, *, names: Sequence[str] | None = None) -> str:
@@ -51,26 +53,56 @@ def of_parameters(p: Parameters, *, names: Sequence[str] | None = None) -> str:
     return _page(p, names, [])
 
 
+def of_selection(selection: Selection) -> str:
+    """Return a selection as HTML: its criterion for each number of components and structure, and a picture of these."""
+    best, criterion = selection.best_row, selection.criterion
+    structures = list(dict.fromkeys(row.structure for row in selection.table))
+    numbers = sorted({row.K for row in selection.table})
+    found = {(row.K, row.structure): float(getattr(row, criterion)) for row in selection.table if not row.failed}
+    head = ["K", *(f"{_key(i)} {escape(name)}" for i, name in enumerate(structures))]
+    rows = []
+    for K in numbers:
+        cells = [f"{found[K, name]:.2f}" if (K, name) in found else "-" for name in structures]
+        if best.K == K:
+            at = structures.index(best.structure)
+            cells[at] = f"<b>{cells[at]}</b>"
+        rows.append([str(K), *cells])
+    failed = sum(row.failed for row in selection.table)
+    notes = [
+        f"{criterion.upper()}, the smallest is best: {counted(best.K, 'component')}, structure {best.structure!r}",
+        f"{counted(len(selection.table), 'model')} in {selection.seconds:.3g} s{f', {failed} without a fit' * bool(failed)}",
+    ]
+    return _beside(_criteria(numbers, structures, found, criterion), head, rows, notes)
+
+
 def _page(p: Parameters, names: Sequence[str] | None, sentences: list[str]) -> str:
     K, D = p.means.shape
     cells = table(p, names=names, most_components=MOST_COMPONENTS, most_features=MOST_FEATURES)
-    cell = "padding:1px 8px;text-align:right;white-space:nowrap"
-    head = "".join(f'<th style="{cell}">{escape(text)}</th>' for text in cells[0])
-    rows = []
-    for k, row in enumerate(cells[1:]):
-        rest = "".join(f'<td style="{cell}">{escape(text)}</td>' for text in row[1:])
-        rows.append(f'<tr><th style="{cell}">{_key(k)} {escape(row[0])}</th>{rest}</tr>')
+    head = [escape(text) for text in cells[0]]
+    rows = [[f"{_key(k)} {escape(first)}", *map(escape, rest)] for k, (first, *rest) in enumerate(cells[1:])]
     shown = ((K, MOST_COMPONENTS, "component"), (D, MOST_FEATURES, "feature"))
     left = [f"the first {most} of {counted(n, of)}" for n, most, of in shown if n > most]
     notes = [
         f"Gaussian mixture, structure {p.structure!r}; mean ± standard deviation{'; ' * bool(left)}{', '.join(left)}",
         *sentences,
     ]
+    return _beside(_picture(p, cells[0][2:] if D > 1 else [names[0] if names else "x"]), head, rows, notes)
+
+
+def _beside(picture: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """A picture, and a table of HTML beside it, whose first column is a head too; below them notes, which are text."""
+    cell = "padding:1px 8px;text-align:right;white-space:nowrap"
+
+    def line(cells: Sequence[str], heads: int) -> str:
+        tags = ["th"] * heads + ["td"] * (len(cells) - heads)
+        made = "".join(f'<{tag} style="{cell}">{text}</{tag}>' for tag, text in zip(tags, cells, strict=True))
+        return f"<tr>{made}</tr>"
+
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:0 16px;align-items:center">'
-        f"{_picture(p, cells[0][2:] if D > 1 else [names[0] if names else 'x'])}"
+        f"{picture}"
         f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<thead>{line(head, len(head))}</thead><tbody>{''.join(line(row, 1) for row in rows)}</tbody></table>"
         f'<div style="flex-basis:100%;font-size:90%">{"<br>".join(escape(note) for note in notes)}</div></div>'
     )
 
@@ -87,8 +119,15 @@ def _line(k: int, width: int = 2) -> str:
 
 
 def _picture(p: Parameters, called: Sequence[str]) -> str:
-    """The densities of one feature, or the ellipses of the first two, in a frame with its ends and names beside it."""
-    what, drawn, ends = _curves(p) if p.n_features == 1 else _ellipses(p)
+    """The densities of one feature, or the ellipses of the first two."""
+    return _framed(*(_curves(p) if p.n_features == 1 else _ellipses(p)), called[:2])
+
+
+def _framed(what: str, drawn: str, ends: Doubles, called: Sequence[str]) -> str:
+    """Elements in a frame, with its ends and names beside it.
+
+    ends : (2, n)    of the n axes that have names, 1 or 2
+    """
     low, high = ([f"{end:.4g}" for end in side] for side in ends)
     small = 'font-size="10" fill="currentColor"'
     foot, base = HEIGHT + 12, HEIGHT - 2
@@ -97,14 +136,14 @@ def _picture(p: Parameters, called: Sequence[str]) -> str:
         f'<text x="{WIDTH}" y="{foot}" {small} text-anchor="end">{high[0]}</text>',
         f'<text x="{WIDTH / 2:g}" y="{foot}" {small} text-anchor="middle">{escape(_cut(called[0]))}</text>',
     ]
-    if p.n_features > 1:
+    if len(called) > 1:
         texts += [
             f'<text x="{WIDTH + 4}" y="{base}" {small}>{low[1]}</text>',
             f'<text x="{WIDTH + 4}" y="10" {small}>{high[1]}</text>',
             f'<text transform="translate({WIDTH + 6} {HEIGHT / 2:g}) rotate(90)" {small} text-anchor="middle">'
             f"{escape(_cut(called[1]))}</text>",
         ]
-    wide = WIDTH + (10 + 6 * max(map(len, (low[1], high[1]))) if p.n_features > 1 else 0)
+    wide = WIDTH + (10 + 6 * max(map(len, (low[1], high[1]))) if len(called) > 1 else 0)
     return (
         f'<svg width="{wide}" height="{foot + 4}" viewBox="0 0 {wide} {foot + 4}" role="img" style="flex:none;margin:4px 0">'
         f"<title>{escape(what)}</title>"
@@ -169,3 +208,29 @@ def _ellipses(p: Parameters) -> tuple[str, str, Doubles]:
         numbers.append(f'<text x="{x:.4g}" y="{y + 4.0:.4g}" {style}>{k}</text>')
     of = "features" if p.n_features == 2 else f"first two of {p.n_features} features"
     return f"components at 1 and 2 standard deviations, {of}", "".join(parts + numbers), np.array([low, high])
+
+
+def _criteria(numbers: list[int], structures: list[str], found: dict[tuple[int, str], float], criterion: str) -> str:
+    """A criterion over the number of components, a line for each structure, and a ring around the best."""
+    values = np.array(list(found.values()))
+    best, middle = values.min(), np.median(values)
+    worst = min(float(values.max()), float(best + FARTHEST * (middle - best)))
+    if worst == best:  # one model, or half of them alike
+        worst = float(values.max()) if values.max() > best else float(best + 1.0)
+    across = (WIDTH - 6 * EDGE) / max(1, numbers[-1] - numbers[0])
+
+    def place(K: int, value: float) -> tuple[float, float]:
+        down = 3 * EDGE + (worst - value) / (worst - best) * (HEIGHT - 6 * EDGE)
+        return 3 * EDGE + (K - numbers[0]) * across, max(-float(HEIGHT), down)
+
+    parts = []
+    for i, name in enumerate(structures):
+        points = [place(K, found[K, name]) for K in numbers if (K, name) in found]
+        if points:
+            parts.append(f'<path d="M{" ".join(f"{x:.4g} {y:.4g}" for x, y in points)}" {_line(i)}/>')
+            parts += [f'<circle cx="{x:.4g}" cy="{y:.4g}" r="2.5" fill="{COLOURS[i % len(COLOURS)]}"/>' for x, y in points]
+    x, y = place(*next((K, value) for (K, _), value in found.items() if value == best))
+    parts.append(f'<circle cx="{x:.4g}" cy="{y:.4g}" r="7" fill="none" stroke="currentColor" stroke-width="1.5"/>')
+    ends = np.array([[numbers[0], best], [numbers[-1], worst]])
+    what = f"{criterion.upper()} over the number of components, a line for each structure"
+    return _framed(what, "".join(parts), ends, ["number of components", criterion.upper()])

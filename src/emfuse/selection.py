@@ -198,6 +198,9 @@ class Selection:
         plots = importlib.import_module("emfuse.plots")  # a layer above, which is needed only here, and brings matplotlib
         return cast("Axes", plots.selection(self, **options))
 
+    def _repr_html_(self) -> str:
+        return str(importlib.import_module("emfuse.html").of_selection(self))
+
     def __repr__(self) -> str:
         best, failed = self.best_row, sum(row.failed for row in self.table)
         return (
