@@ -22,6 +22,7 @@ from emfuse.density import Mixture
 from emfuse.em import Fit, History, NotConverged, Progress, em, fit
 from emfuse.engines import InMemory
 from emfuse.initialise import from_labels, from_responsibilities
+from emfuse.lrt import bootstrap_lrt
 from emfuse.many import Fits, fit_many
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.online import OnlineEM
@@ -29,7 +30,7 @@ from emfuse.parameters import Parameters
 from emfuse.selection import Selection, select
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import NotPositiveDefinite
-from emfuse.uncertainty import Uncertainty, bootstrap_lrt, standard_errors
+from emfuse.uncertainty import Uncertainty, standard_errors
 
 if TYPE_CHECKING:
     from emfuse import mclust, mixtools, plots

@@ -26,7 +26,6 @@ from emfuse.engines import InMemory
 from emfuse.frames import data_frame, feature_names
 from emfuse.free_parameters import Free, Groups
 from emfuse.information import UncertaintyWarning, information_of, inverse_of, symmetrised
-from emfuse.lrt import bootstrap_lrt as bootstrap_lrt  # moves out with the next commit
 from emfuse.maximise import CollapsedComponent
 from emfuse.parameters import Parameters
 from emfuse.threads import in_order, thread_count
