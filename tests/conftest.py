@@ -121,3 +121,20 @@ def case(request):
     table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     data = table[:, [columns.index(name) for name in content["columns"]]]
     return Case(request.param, data, content["start"], content.get("options", {}), content["expected"])
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Function that runs `emfuse` in this process, in a folder of the test's own; returns (exit code, stdout, stderr)."""
+    from emfuse.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def made(*argv):
+        try:
+            code = main([str(arg) for arg in argv])
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return made

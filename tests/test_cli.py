@@ -21,21 +21,6 @@ FAITHFUL = str(files("emfuse").joinpath("faithful.csv"))
 DATA = np.loadtxt(FAITHFUL, delimiter=",", skiprows=1)
 
 
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Function that runs the command in this process, in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def made(*argv):
-        try:
-            code = cli.main([str(arg) for arg in argv])
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return made
-
-
 def process(*argv, **options):
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "emfuse.cli", *map(str, argv)]
@@ -43,9 +28,9 @@ def process(*argv, **options):
 
 
 @pytest.fixture
-def model(run):
+def model(call):
     """A fitted model's file, in the folder of the test."""
-    assert run("fit", FAITHFUL, "-k", 2, "--out", "model.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--out", "model.json")[0] == 0
     return "model.json"
 
 
@@ -87,16 +72,16 @@ def test_without_matplotlib_the_demo_says_how_to_get_the_picture(tmp_path):
 # ---------------------------------------------------------------- fit, score, sample
 
 
-def test_a_fit_is_that_of_the_library(run, model):
+def test_a_fit_is_that_of_the_library(call, model):
     """The model's file holds the very parameters that `emfuse.fit` returns, and the columns' names."""
     assert emfuse.Parameters.load(model) == emfuse.fit(DATA, 2).parameters
     with open(model, encoding="utf-8") as file:
         assert json.load(file)["columns"] == ["eruptions", "waiting"]
 
 
-def test_the_summary_says_what_was_done(run):
+def test_the_summary_says_what_was_done(call):
     """Rows, columns, log-likelihood, AIC, BIC, reason and sweeps are those of the fit; nothing is on stderr."""
-    code, out, err = run("fit", FAITHFUL, "-k", 2)
+    code, out, err = call("fit", FAITHFUL, "-k", 2)
     fit = emfuse.fit(DATA, 2)
     assert (code, err) == (0, "")
     for line in (
@@ -111,16 +96,16 @@ def test_the_summary_says_what_was_done(run):
         assert line in out.splitlines()
 
 
-def test_a_model_scores_the_rows_that_it_was_fitted_to(run, model):
+def test_a_model_scores_the_rows_that_it_was_fitted_to(call, model):
     """The log-likelihood of `score` is that of `fit`, to the digits printed."""
-    code, out, err = run("score", model, FAITHFUL)
+    code, out, err = call("score", model, FAITHFUL)
     assert (code, err) == (0, "")
     assert value(out, "log-likelihood") == pytest.approx(emfuse.fit(DATA, 2).log_likelihood, abs=1e-6)
 
 
-def test_scores_are_those_of_the_library(run, model):
+def test_scores_are_those_of_the_library(call, model):
     """Log density, label and responsibilities of each row, to the last bit."""
-    assert run("score", model, FAITHFUL, "--out", "scores.csv")[0] == 0
+    assert call("score", model, FAITHFUL, "--out", "scores.csv")[0] == 0
     header, *rows = rows_of("scores.csv")
     assert header == ["log_density", "label", "p0", "p1"]
     fit, found = emfuse.fit(DATA, 2), np.array(rows, dtype=float)
@@ -129,80 +114,80 @@ def test_scores_are_those_of_the_library(run, model):
     np.testing.assert_array_equal(found[:, 2:], fit.predict_proba(DATA))
 
 
-def test_labels_are_those_of_the_library(run):
+def test_labels_are_those_of_the_library(call):
     """One line a row, in the order of the rows."""
-    assert run("fit", FAITHFUL, "-k", 2, "--labels", "labels.csv")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--labels", "labels.csv")[0] == 0
     header, *rows = rows_of("labels.csv")
     assert header == ["label"]
     np.testing.assert_array_equal(np.array(rows, dtype=int)[:, 0], emfuse.fit(DATA, 2).predict(DATA))
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.npy"])
-def test_a_sample_can_be_fitted_again(run, model, name):
+def test_a_sample_can_be_fitted_again(call, model, name):
     """sample -> fit gives the model back: 40,000 rows put each weight within 0.012, five of its standard errors."""
-    assert run("sample", model, "-n", 40_000, "--seed", 1, "--out", name)[0] == 0
-    assert run("fit", name, "-k", 2, "--out", "again.json")[0] == 0
+    assert call("sample", model, "-n", 40_000, "--seed", 1, "--out", name)[0] == 0
+    assert call("fit", name, "-k", 2, "--out", "again.json")[0] == 0
     weights = [np.sort(emfuse.Parameters.load(path).weights) for path in (model, "again.json")]
     np.testing.assert_allclose(*weights, atol=0.012)
 
 
-def test_a_sample_is_written_to_the_last_bit(run, model):
+def test_a_sample_is_written_to_the_last_bit(call, model):
     """CSV on stdout, under the columns' names, has the numbers that .npy has."""
-    code, out, _ = run("sample", model, "-n", 5, "--seed", 7)
-    run("sample", model, "-n", 5, "--seed", 7, "--out", "rows.npy")
+    code, out, _ = call("sample", model, "-n", 5, "--seed", 7)
+    call("sample", model, "-n", 5, "--seed", 7, "--out", "rows.npy")
     header, *rows = csv.reader(out.splitlines())
     assert (code, header) == (0, ["eruptions", "waiting"])
     np.testing.assert_array_equal(np.array(rows, dtype=float), np.load("rows.npy"))
 
 
-def test_the_head_of_a_sample_is_a_sample(run, model):
+def test_the_head_of_a_sample_is_a_sample(call, model):
     """Rows come in random order, not component by component: 20 of one kind in a row have chance 0.64^20 = 1e-4."""
-    X = np.loadtxt(run("sample", model, "-n", 1_000, "--seed", 0)[1].splitlines(), delimiter=",", skiprows=1)
+    X = np.loadtxt(call("sample", model, "-n", 1_000, "--seed", 0)[1].splitlines(), delimiter=",", skiprows=1)
     assert 0 < (X[:20, 0] > 3.0).sum() < 20
 
 
-def test_columns_are_found_by_name(run, model):
+def test_columns_are_found_by_name(call, model):
     """A file with the model's columns among others, in another order, is scored all the same."""
     with open("other.csv", "w", encoding="utf-8") as file:
         file.write("waiting,name,eruptions\n" + "".join(f"{w},old,{e}\n" for e, w in DATA))
-    assert run("score", model, "other.csv")[1] == run("score", model, FAITHFUL)[1]
+    assert call("score", model, "other.csv")[1] == call("score", model, FAITHFUL)[1]
 
 
 @pytest.mark.parametrize("structure", ["full", "tied", "diag", "spherical"])
-def test_every_structure_makes_the_round_trip(run, structure):
+def test_every_structure_makes_the_round_trip(call, structure):
     """fit -> file -> score, for each covariance structure."""
-    _, fitted, _ = run("fit", FAITHFUL, "-k", 2, "--structure", structure, "--out", "m.json")
-    assert value(run("score", "m.json", FAITHFUL)[1], "log-likelihood") == pytest.approx(
+    _, fitted, _ = call("fit", FAITHFUL, "-k", 2, "--structure", structure, "--out", "m.json")
+    assert value(call("score", "m.json", FAITHFUL)[1], "log-likelihood") == pytest.approx(
         value(fitted, "log-likelihood"), abs=1e-6
     )
 
 
 @pytest.mark.parametrize("init", ["kmeans", "kmeans++", "random_rows", "random"])
-def test_every_start_that_help_names_runs(run, init):
+def test_every_start_that_help_names_runs(call, init):
     """--init takes what `emfuse.fit` takes."""
-    assert run("fit", FAITHFUL, "-k", 2, "--init", init, "--seed", 3, "--n-init", 2, "--threads", 1)[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--init", init, "--seed", 3, "--n-init", 2, "--threads", 1)[0] == 0
 
 
-def test_weight_two_is_the_row_twice(run):
+def test_weight_two_is_the_row_twice(call):
     """--weights COL leaves that column out of the rows, and counts the rows by it."""
     with open("w.csv", "w", encoding="utf-8") as file:
         file.write("n,x\n1,0\n2,3\n1,5\n2,9\n")
     with open("twice.csv", "w", encoding="utf-8") as file:
         file.write("x\n0\n3\n3\n5\n9\n9\n")
-    weighted = run("fit", "w.csv", "-k", 1, "--weights", "n")[1]
-    assert value(weighted, "log-likelihood") == value(run("fit", "twice.csv", "-k", 1)[1], "log-likelihood")
+    weighted = call("fit", "w.csv", "-k", 1, "--weights", "n")[1]
+    assert value(weighted, "log-likelihood") == value(call("fit", "twice.csv", "-k", 1)[1], "log-likelihood")
     assert "of total weight 6" in weighted
 
 
-def test_the_history_has_a_line_a_sweep(run):
+def test_the_history_has_a_line_a_sweep(call):
     """--history prints the table of every sweep before the summary."""
-    out = run("fit", FAITHFUL, "-k", 2, "--columns", "waiting", "--history")[1]
+    out = call("fit", FAITHFUL, "-k", 2, "--columns", "waiting", "--history")[1]
     assert out.splitlines()[0].split() == ["sweep", "pi1", "pi2", "mu1", "mu2", "sd1", "sd2", "log-likelihood"]
 
 
-def test_a_fit_that_meets_its_limit_warns(run):
+def test_a_fit_that_meets_its_limit_warns(call):
     """The result is printed, exit code 0, and stderr says in one line that it did not converge."""
-    code, out, err = run("fit", FAITHFUL, "-k", 2, "--max-sweeps", 2, "--init", "kmeans")
+    code, out, err = call("fit", FAITHFUL, "-k", 2, "--max-sweeps", 2, "--init", "kmeans")
     assert (code, value(out, "sweeps")) == (0, 2)
     assert err == (
         "emfuse: warning: the fit did not converge: the limit of 2 sweeps was reached; raise --max-sweeps, or ask for fewer "
@@ -212,16 +197,16 @@ def test_a_fit_that_meets_its_limit_warns(run):
 
 @pytest.mark.parametrize("columns", ["waiting", "eruptions,waiting"])
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_a_fit_can_be_drawn(run, columns, kind):
+def test_a_fit_can_be_drawn(call, columns, kind):
     """--plot writes a picture in the format that its name ends with."""
-    assert run("fit", FAITHFUL, "-k", 2, "--columns", columns, "--plot", f"fit.{kind}")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--columns", columns, "--plot", f"fit.{kind}")[0] == 0
     with open(f"fit.{kind}", "rb") as file:
         assert {"png": b"PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind] in file.read(16)
 
 
-def test_progress_is_not_a_result(run):
+def test_progress_is_not_a_result(call):
     """--verbose adds to stderr and nothing to stdout but the time."""
-    quiet, loud = run("fit", FAITHFUL, "-k", 2), run("fit", FAITHFUL, "-k", 2, "--verbose")
+    quiet, loud = call("fit", FAITHFUL, "-k", 2), call("fit", FAITHFUL, "-k", 2, "--verbose")
     timeless = [[line for line in out.splitlines() if not line.startswith("time")] for _, out, _ in (quiet, loud)]
     assert timeless[0] == timeless[1] and loud[2]
 
@@ -281,14 +266,14 @@ def test_nan_in_an_array_is_left_out_where_that_is_wanted(tmp_path):
         ("x.npy", np.array([[np.nan, 1.0], [np.inf, 1.0]]), "X must be finite, got inf"),
     ],
 )
-def test_what_is_wrong_and_not_just_missing_is_an_error_all_the_same(run, name, content, message):
+def test_what_is_wrong_and_not_just_missing_is_an_error_all_the_same(call, name, content, message):
     """Text, infinity, and nothing left at all; exit code 1."""
     if name.endswith(".npy"):
         np.save(name, content)
     else:
         with open(name, "wb") as file:
             file.write(content)
-    code, out, err = run("fit", name, "-k", 1, "--missing", "drop")
+    code, out, err = call("fit", name, "-k", 1, "--missing", "drop")
     assert (code, out) == (1, "")
     assert err.startswith(f"emfuse: error: {name}: {message}")
 
@@ -366,11 +351,11 @@ BAD_CELL = "correct or drop the row, or choose other columns with --columns"
         ("a\n1\n2\n", ["--weights", "a"], "no column is left beside the weights"),
     ],
 )
-def test_bad_text_is_refused_where_it_is_bad(run, text, options, message):
+def test_bad_text_is_refused_where_it_is_bad(call, text, options, message):
     """One line on stderr names file, line and column, and says what to do; exit code 1; nothing is written."""
     with open("bad.csv", "w", encoding="utf-8") as file:
         file.write(text)
-    assert run("fit", "bad.csv", "-k", 1, "--out", "m.json", *options) == (1, "", f"emfuse: error: bad.csv: {message}\n")
+    assert call("fit", "bad.csv", "-k", 1, "--out", "m.json", *options) == (1, "", f"emfuse: error: bad.csv: {message}\n")
     assert os.listdir() == ["bad.csv"]
 
 
@@ -385,11 +370,11 @@ def test_bad_text_is_refused_where_it_is_bad(run, text, options, message):
         ("x.npz", b"PK\x03\x04", "not a whole NumPy file of plain numbers"),
     ],
 )
-def test_what_is_no_data_is_refused(run, name, content, message):
+def test_what_is_no_data_is_refused(call, name, content, message):
     """Bytes of another kind are one line on stderr, and exit code 1."""
     with open(name, "wb") as file:
         file.write(content)
-    assert run("fit", name, "-k", 1) == (1, "", f"emfuse: error: {name}: {message}\n")
+    assert call("fit", name, "-k", 1) == (1, "", f"emfuse: error: {name}: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -401,20 +386,20 @@ def test_what_is_no_data_is_refused(run, name, content, message):
         (np.array([[0.0], [np.inf]]), "X must be finite, got inf (NaN or infinity) in row 1, feature 0; "),
     ],
 )
-def test_arrays_that_are_no_rows_are_refused(run, array, message):
+def test_arrays_that_are_no_rows_are_refused(call, array, message):
     """Objects, a third dimension, text and infinity; pickles are never loaded."""
     np.save("x.npy", array, allow_pickle=True)
-    code, out, err = run("fit", "x.npy", "-k", 1)
+    code, out, err = call("fit", "x.npy", "-k", 1)
     assert (code, out) == (1, "")
     assert err.startswith(f"emfuse: error: x.npy: {message}")
 
 
-def test_an_archive_of_many_needs_a_name(run):
+def test_an_archive_of_many_needs_a_name(call):
     """The names there are, and how to write one."""
     np.savez("x.npz", a=DATA, b=DATA)
     message = "write x.npz:NAME with a name of a, b\n"
-    assert run("fit", "x.npz", "-k", 1) == (1, "", f"emfuse: error: x.npz: it has 2 arrays; {message}")
-    assert run("fit", "x.npz:c", "-k", 1) == (1, "", f"emfuse: error: x.npz: it has no array 'c'; {message}")
+    assert call("fit", "x.npz", "-k", 1) == (1, "", f"emfuse: error: x.npz: it has 2 arrays; {message}")
+    assert call("fit", "x.npz:c", "-k", 1) == (1, "", f"emfuse: error: x.npz: it has no array 'c'; {message}")
 
 
 @pytest.mark.parametrize(
@@ -428,34 +413,34 @@ def test_an_archive_of_many_needs_a_name(run):
         ("{negative}", "weights must be at least 0, got weights[0] = -1.0"),
     ],
 )
-def test_a_bad_model_is_refused(run, model, content, message):
+def test_a_bad_model_is_refused(call, model, content, message):
     """The file and what is wrong in it, in one line; exit code 1."""
     with open(model, encoding="utf-8") as file:
         whole = json.load(file)
     changed = {"{columns}": whole | {"columns": [1, 2]}, "{negative}": whole | {"weights": [-1.0, 2.0]}}
     with open("bad.json", "w", encoding="utf-8") as file:
         file.write(json.dumps(changed[content]) if content in changed else content)
-    code, out, err = run("sample", "bad.json", "-n", 1)
+    code, out, err = call("sample", "bad.json", "-n", 1)
     assert (code, out) == (1, "")
     assert err.startswith(f"emfuse: error: bad.json: {message}") and err.count("\n") == 1
 
 
-def test_a_model_of_other_columns_is_refused(run, model):
+def test_a_model_of_other_columns_is_refused(call, model):
     """Too few, or without the model's names: what there is, and the option that chooses."""
     with open("other.csv", "w", encoding="utf-8") as file:
         file.write("eruptions,delay\n1,2\n")
     choose = "emfuse: error: other.csv: there is no column 'waiting', which the model has; choose from eruptions, delay\n"
-    assert run("score", model, "other.csv") == (1, "", choose)
+    assert call("score", model, "other.csv") == (1, "", choose)
     np.save("one.npy", DATA[:, 0])
     few = "emfuse: error: one.npy: the model has 2 features, and 1 column would be scored: column 0; choose with --columns\n"
-    assert run("score", model, "one.npy") == (1, "", few)
+    assert call("score", model, "one.npy") == (1, "", few)
 
 
-def test_a_collapsed_component_is_one_line(run):
+def test_a_collapsed_component_is_one_line(call):
     """The library's sentence about it, and exit code 1."""
     with open("same.csv", "w", encoding="utf-8") as file:
         file.write("x\n" + "1\n" * 10)
-    code, out, err = run("fit", "same.csv", "-k", 1)
+    code, out, err = call("fit", "same.csv", "-k", 1)
     assert (code, out) == (1, "")
     assert err.startswith("emfuse: error: component 0 has collapsed: ") and err.count("\n") == 1
 
@@ -473,22 +458,22 @@ def test_a_collapsed_component_is_one_line(run):
         (["fit", FAITHFUL, "-k", "273"], "n_components must be from 1 to the number of rows, 272, got 273"),
     ],
 )
-def test_what_is_not_there_is_one_line(run, argv, message):
+def test_what_is_not_there_is_one_line(call, argv, message):
     """The file and the reason, as other commands say it; exit code 1."""
-    assert run(*argv) == (1, "", f"emfuse: error: {message}\n")
+    assert call(*argv) == (1, "", f"emfuse: error: {message}\n")
 
 
 @pytest.mark.parametrize("option", ["--out", "--labels", "--plot"])
-def test_an_output_without_a_folder_is_refused_before_the_fit(run, option):
+def test_an_output_without_a_folder_is_refused_before_the_fit(call, option):
     """Nothing is fitted for nothing."""
-    code, out, err = run("fit", FAITHFUL, "-k", 2, option, "no/such/file.png")
+    code, out, err = call("fit", FAITHFUL, "-k", 2, option, "no/such/file.png")
     assert (code, out) == (1, "")
     assert err.startswith("emfuse: error: no/such/file.png: there is no folder ")
 
 
-def test_a_picture_of_unknown_format_is_refused_before_the_fit(run):
+def test_a_picture_of_unknown_format_is_refused_before_the_fit(call):
     """The formats that there are."""
-    code, out, err = run("fit", FAITHFUL, "-k", 2, "--plot", "fit.xyz")
+    code, out, err = call("fit", FAITHFUL, "-k", 2, "--plot", "fit.xyz")
     assert (code, out) == (1, "")
     assert err.startswith("emfuse: error: fit.xyz: a picture's name must end with one of ")
 
@@ -514,9 +499,9 @@ def test_a_picture_of_unknown_format_is_refused_before_the_fit(run):
         ),
     ],
 )
-def test_a_wrong_command_line_is_a_2(run, argv, message):
+def test_a_wrong_command_line_is_a_2(call, argv, message):
     """One line that says what and where to read more; exit code 2."""
-    assert run(*argv) == (2, "", f"emfuse: error: {message}\n")
+    assert call(*argv) == (2, "", f"emfuse: error: {message}\n")
 
 
 # ---------------------------------------------------------------- a good citizen
@@ -526,9 +511,9 @@ COMMANDS = ("fit", "select", "score", "sample", "plot", "kernels", "demo", "comp
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(run, command):
+def test_help_has_an_example(call, command):
     """Each command's help has lines that can be typed: the parser understands them."""
-    code, out, err = run(command, "--help")
+    code, out, err = call(command, "--help")
     assert (code, err) == (0, "")
     lines = re.findall(rf"^  (?:\w+=\w+ )?emfuse ({command}.*?)(?: > .*)?$", out[out.index("example:\n") :], re.MULTILINE)
     assert lines
@@ -538,10 +523,10 @@ def test_help_has_an_example(run, command):
 
 @pytest.mark.parametrize("columns", [80, 100, 300])
 @pytest.mark.parametrize("command", [None, *COMMANDS])
-def test_help_fits_its_terminal(run, monkeypatch, command, columns):
+def test_help_fits_its_terminal(call, monkeypatch, command, columns):
     """No line is longer than the terminal is wide, nor than 100 columns, which are easier to read than 300."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    out = run(*[command] * (command is not None), "--help")[1]
+    out = call(*[command] * (command is not None), "--help")[1]
     assert max(map(len, out.splitlines())) <= min(columns, 100)
 
 
@@ -560,15 +545,15 @@ def test_what_is_quick_imports_nothing_heavy(argv):
     assert (ended.returncode, ended.stderr) == (0, "[]\n")
 
 
-def test_the_version_is_the_packages(run):
+def test_the_version_is_the_packages(call):
     """emfuse --version."""
-    assert run("--version") == (0, f"emfuse {emfuse.__version__}\n", "")
+    assert call("--version") == (0, f"emfuse {emfuse.__version__}\n", "")
 
 
-def test_kernels_marks_the_build_in_use(run):
+def test_kernels_marks_the_build_in_use(call):
     """Every build is listed, those that do not run here with the reason, and one has the mark."""
     with emfuse.kernels.use("reference"):
-        code, out, _ = run("kernels")
+        code, out, _ = call("kernels")
     assert code == 0
     assert [line.split()[1] for line in out.splitlines() if line.startswith("*")] == ["reference"]
     for name in emfuse.kernels.runnable() + [f"{name}  no: {why}" for name, why in emfuse.kernels.not_runnable().items()]:
@@ -583,14 +568,14 @@ def test_kernels_helps_where_the_variable_is_wrong():
     assert ended.stderr.startswith("emfuse: error: environment variable EMFUSE_KERNEL 'nonsense' does not run here")
 
 
-def test_ctrl_c_is_quiet(run, monkeypatch):
+def test_ctrl_c_is_quiet(call, monkeypatch):
     """Exit code 130 and not a word."""
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(emfuse, "fit", interrupted)
-    assert run("fit", FAITHFUL, "-k", 2) == (130, "", "")
+    assert call("fit", FAITHFUL, "-k", 2) == (130, "", "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
@@ -610,7 +595,7 @@ def test_ctrl_c_in_the_middle_of_a_fit_is_quiet(tmp_path, more):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")
-def test_a_closed_pipe_is_quiet(run, model):
+def test_a_closed_pipe_is_quiet(call, model):
     """emfuse sample | head: exit code 141, as the shell has for `cat`, and not a word."""
     command = [sys.executable, "-m", "emfuse.cli", "sample", model, "-n", "200000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
@@ -621,7 +606,7 @@ def test_a_closed_pipe_is_quiet(run, model):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_one_line(run, model):
+def test_a_full_disk_is_one_line(call, model):
     """Neither a traceback nor a complaint of the interpreter as it ends."""
     with open("/dev/full", "w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "emfuse.cli", "sample", model, "-n", "10"]
@@ -635,7 +620,7 @@ def test_a_terminal_without_plus_minus_is_no_failure():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(run, model):
+def test_a_file_is_replaced_whole_or_not_at_all(call, model):
     """Where writing fails, the file of before is still there, and nothing beside it."""
     before = sorted(os.listdir())
     with pytest.raises(RuntimeError), tables.replacing(model) as out:
@@ -645,18 +630,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(run, model):
     assert emfuse.Parameters.load(model).n_components == 2
 
 
-def test_a_link_stays_a_link(run):
+def test_a_link_stays_a_link(call):
     """--out through a symbolic link writes the file that it points to."""
     open("real.json", "w").close()
     try:
         os.symlink("real.json", "link.json")
     except OSError:
         pytest.skip("needs symbolic links")
-    assert run("fit", FAITHFUL, "-k", 2, "--out", "link.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--out", "link.json")[0] == 0
     assert os.path.islink("link.json") and emfuse.Parameters.load("real.json").n_components == 2
 
 
-def test_a_device_is_written_to_and_stays(run, model):
+def test_a_device_is_written_to_and_stays(call, model):
     """--out /dev/stdout prints after the rest; the device is not replaced by a file."""
     if not os.path.exists("/dev/stdout"):
         pytest.skip("needs /dev/stdout")

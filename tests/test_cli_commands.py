@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import emfuse
-from emfuse import Constraints, cli, options, report, stopping
+from emfuse import Constraints, options, report, stopping
 from emfuse.selection import Row, Selection, Table
 from emfuse.stopping import GainBelow, SweepLimit, Within, first_of
 
@@ -22,24 +22,9 @@ NAMES = ["eruptions", "waiting"]
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Function that runs the command in this process, in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def made(*argv):
-        try:
-            code = cli.main([str(arg) for arg in argv])
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return made
-
-
-@pytest.fixture
-def model(run):
+def model(call):
     """A fitted model's file, in the folder of the test."""
-    assert run("fit", FAITHFUL, "-k", 2, "--out", "model.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--out", "model.json")[0] == 0
     return "model.json"
 
 
@@ -81,16 +66,16 @@ def of_each(**said):
         ("--columns waiting --sds 6,None --means None,80", of_each(sds=[6.0, None], means=[None, 80.0])),
     ],
 )
-def test_an_option_is_the_librarys_argument(run, argv, arguments):
+def test_an_option_is_the_librarys_argument(call, argv, arguments):
     """The very parameters that `emfuse.fit` returns."""
     X = DATA[:, 1] if "waiting" in argv else DATA
-    assert run("fit", FAITHFUL, "-k", 2, *argv.split(), "--out", "model.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, *argv.split(), "--out", "model.json")[0] == 0
     assert emfuse.Parameters.load("model.json") == emfuse.fit(X, 2, **arguments).parameters
 
 
-def test_means_of_several_features_are_numbers_with_spaces(run):
+def test_means_of_several_features_are_numbers_with_spaces(call):
     """--means "2 54.5,None" fixes the first component's mean, and leaves the second."""
-    assert run("fit", FAITHFUL, "-k", 2, "--means", "2 54.5, None", "--out", "model.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 2, "--means", "2 54.5, None", "--out", "model.json")[0] == 0
     p = emfuse.Parameters.load("model.json")
     assert p == emfuse.fit(DATA, 2, constraints=Constraints(means=[[2.0, 54.5], None])).parameters
     np.testing.assert_array_equal(p.means[0], [2.0, 54.5])
@@ -107,44 +92,44 @@ def test_means_of_several_features_are_numbers_with_spaces(run):
         ("--time-limit 1000", first_of(Within(1e-6), SweepLimit(10_000), stopping.TimeLimit(1000))),
     ],
 )
-def test_when_to_stop_can_be_said(run, argv, stop):
+def test_when_to_stop_can_be_said(call, argv, stop):
     """The same reason, after as many sweeps, as `emfuse.fit` with that rule; from a start far away, so that there is a way."""
-    said = document(run("fit", FAITHFUL, "-k", 3, "--init", "random", *argv.split(), "--json"))["fit"]
+    said = document(call("fit", FAITHFUL, "-k", 3, "--init", "random", *argv.split(), "--json"))["fit"]
     fit = emfuse.fit(DATA, 3, init="random", stop=stop)
     assert (said["reason"], said["sweeps"], said["trace"]) == (fit.reason, fit.sweeps, fit.trace.tolist())
 
 
-def test_a_time_limit_warns_by_its_own_name(run):
+def test_a_time_limit_warns_by_its_own_name(call):
     """Exit code 0, a warning, and the option that would help."""
-    code, _, err = run("fit", FAITHFUL, "-k", 2, "--time-limit", 1e-9)
+    code, _, err = call("fit", FAITHFUL, "-k", 2, "--time-limit", 1e-9)
     assert (code, err.count("\n")) == (0, 1)
     assert err.startswith(
         "emfuse: warning: the fit did not converge: the time limit of 1e-09 seconds was reached; raise --time-l"
     )
 
 
-def test_a_fit_can_begin_with_a_model(run, model):
+def test_a_fit_can_begin_with_a_model(call, model):
     """--start MODEL: no step from it is the model itself, and its columns are found by name."""
     with open("other.csv", "w", encoding="utf-8") as file:
         file.write("waiting,eruptions\n" + "".join(f"{w},{e}\n" for e, w in DATA))
-    assert run("fit", "other.csv", "--start", model, "--steps", 0, "--out", "again.json")[0] == 0
+    assert call("fit", "other.csv", "--start", model, "--steps", 0, "--out", "again.json")[0] == 0
     assert emfuse.Parameters.load("again.json") == emfuse.Parameters.load(model)
 
 
-def test_components_can_stay_as_they_are(run, model):
+def test_components_can_stay_as_they_are(call, model):
     """--freeze 1: that component keeps mean and covariance to the last bit, the other one moves."""
-    assert run("fit", FAITHFUL, "--columns", "0,1", "--start", model, "--reg-covar", 1, "--out", "wide.json")[0] == 0
-    assert run("fit", FAITHFUL, "--start", "wide.json", "--freeze", 1, "--out", "held.json")[0] == 0
+    assert call("fit", FAITHFUL, "--columns", "0,1", "--start", model, "--reg-covar", 1, "--out", "wide.json")[0] == 0
+    assert call("fit", FAITHFUL, "--start", "wide.json", "--freeze", 1, "--out", "held.json")[0] == 0
     wide, held = emfuse.Parameters.load("wide.json"), emfuse.Parameters.load("held.json")
     np.testing.assert_array_equal(wide.covariances[1], held.covariances[1])
     np.testing.assert_array_equal(wide.means[1], held.means[1])
     assert not np.array_equal(wide.covariances[0], held.covariances[0])
 
 
-def test_a_film_is_written(run):
+def test_a_film_is_written(call):
     """--film: one frame for each sweep."""
     image = pytest.importorskip("PIL.Image")
-    code, out, _ = run(
+    code, out, _ = call(
         "fit", FAITHFUL, "-k", 2, "--columns", "waiting", "--init", "random", "--max-sweeps", 5, "--film", "way.gif"
     )
     assert (code, out.splitlines()[-1]) == (0, "film             way.gif")
@@ -152,24 +137,24 @@ def test_a_film_is_written(run):
         assert film.n_frames == 5
 
 
-def test_the_summary_is_that_of_the_library(run):
+def test_the_summary_is_that_of_the_library(call):
     """--summary prints `Fit.summary` with the columns' names, but for the seconds."""
-    out = run("fit", FAITHFUL, "-k", 2, "--summary")[1]
+    out = call("fit", FAITHFUL, "-k", 2, "--summary")[1]
     theirs = emfuse.summary.summary(emfuse.fit(DATA, 2), names=NAMES)
     ours, theirs = (re.sub(r"[\d.e-]+ s:", "s:", text) for text in (out, theirs))
     assert ours == f"{theirs}\n"
 
 
-def test_standard_errors_are_those_of_the_library(run):
+def test_standard_errors_are_those_of_the_library(call):
     """--standard-errors: in the text the library's table, in JSON the numbers to the last bit."""
     theirs = emfuse.fit(DATA, 2).standard_errors(DATA, method="sandwich")
-    assert str(theirs) in run("fit", FAITHFUL, "-k", 2, "--standard-errors", "sandwich")[1]
-    said = document(run("fit", FAITHFUL, "-k", 2, "--standard-errors", "sandwich", "--json"))["standard_errors"]
+    assert str(theirs) in call("fit", FAITHFUL, "-k", 2, "--standard-errors", "sandwich")[1]
+    said = document(call("fit", FAITHFUL, "-k", 2, "--standard-errors", "sandwich", "--json"))["standard_errors"]
     assert (said["method"], said["level"]) == ("sandwich", 0.95)
     assert [list(row.values()) for row in said["parameters"]] == [list(astuple(row)) for row in theirs.confidence_intervals()]
 
 
-def test_a_checkpoint_is_gone_on_from(run):
+def test_a_checkpoint_is_gone_on_from(call):
     """A fit that was broken off in the library goes on in the command, to the same bits; then the checkpoint is gone."""
     stop = first_of(Within(1e-6), SweepLimit(10_000))
     whole = emfuse.fit(DATA, 3, init="random", stop=stop, checkpoint=emfuse.Checkpoint("whole", every_sweeps=1))
@@ -181,7 +166,7 @@ def test_a_checkpoint_is_gone_on_from(run):
     with pytest.raises(KeyboardInterrupt):
         emfuse.fit(DATA, 3, init="random", stop=stop, callback=broken, checkpoint=emfuse.Checkpoint("half", every_sweeps=1))
     assert os.path.exists("half")
-    assert run("fit", FAITHFUL, "-k", 3, "--init", "random", "--checkpoint", "half", "--out", "model.json")[0] == 0
+    assert call("fit", FAITHFUL, "-k", 3, "--init", "random", "--checkpoint", "half", "--out", "model.json")[0] == 0
     assert emfuse.Parameters.load("model.json") == whole.parameters
     assert not os.path.exists("half")
 
@@ -257,18 +242,18 @@ def test_a_checkpoint_is_gone_on_from(run):
         ("completion csh", "argument shell: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')"),
     ],
 )
-def test_what_contradicts_itself_is_a_2(run, argv, message):
+def test_what_contradicts_itself_is_a_2(call, argv, message):
     """One line that says what, and where to read more; nothing has been read."""
     command = argv.split()[0]
-    code, out, err = run(*argv.split())
+    code, out, err = call(*argv.split())
     assert (code, out) == (2, "")
     said = err.replace("(choose from bash, zsh, fish)", "(choose from 'bash', 'zsh', 'fish')")  # as older versions of Python
     assert said == f"emfuse: error: {message}; see 'emfuse {command} --help'\n"
 
 
-def test_an_unknown_structure_is_a_2(run):
+def test_an_unknown_structure_is_a_2(call):
     """With those that there are."""
-    code, out, err = run("select", "x.csv", "--structures", "full,round")
+    code, out, err = call("select", "x.csv", "--structures", "full,round")
     assert (code, out) == (2, "")
     assert err.startswith("emfuse: error: argument --structures: must be of full, tied, ")
     assert err.endswith(", or all, got 'round'; see 'emfuse select --help'\n")
@@ -323,33 +308,33 @@ def test_entries_are_mixtools_language(text, entries):
         (["--structure", "VVE", "--standard-errors", "information"], "--standard-errors must be 'bootstrap', "),
     ],
 )
-def test_what_the_library_refuses_is_said_in_the_commands_words(run, argv, message):
+def test_what_the_library_refuses_is_said_in_the_commands_words(call, argv, message):
     """One line, exit code 1, and options by the names that they have here."""
-    code, _, err = run("fit", FAITHFUL, "-k", 2, *argv)
+    code, _, err = call("fit", FAITHFUL, "-k", 2, *argv)
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"emfuse: error: {message}")
 
 
-def test_a_collapse_is_told_with_the_option_that_helps(run):
+def test_a_collapse_is_told_with_the_option_that_helps(call):
     """--on-collapse raise: the library's sentence, in which reg_covar is --reg-covar."""
     with open("ties.csv", "w", encoding="utf-8") as file:
         file.write("x\n" + "1\n" * 10 + "2\n3\n")
-    code, out, err = run("fit", "ties.csv", "-k", 2, "--on-collapse", "raise")
+    code, out, err = call("fit", "ties.csv", "-k", 2, "--on-collapse", "raise")
     assert (code, out) == (1, "")
     assert "has collapsed" in err and "Raise --reg-covar (now 0)" in err
 
 
-def test_files_may_stand_after_options(run):
+def test_files_may_stand_after_options(call):
     """emfuse fit a.csv -k 1 b.csv: what a shell makes of patterns here and there."""
-    assert run("fit", FAITHFUL, "-k", 1, FAITHFUL)[1].splitlines()[0] == "rows             544"
+    assert call("fit", FAITHFUL, "-k", 1, FAITHFUL)[1].splitlines()[0] == "rows             544"
 
 
 # ---------------------------------------------------------------- JSON
 
 
-def test_a_fit_as_json_is_one_document(run):
+def test_a_fit_as_json_is_one_document(call):
     """All numbers are the library's to the last bit, and the document is a model's file."""
-    said = document(run("fit", FAITHFUL, "-k", 3, "--structure", "VEV", "--n-init", 2, "--json"))
+    said = document(call("fit", FAITHFUL, "-k", 3, "--structure", "VEV", "--n-init", 2, "--json"))
     fit = emfuse.fit(DATA, 3, structure="VEV", n_init=2)
     assert emfuse.Parameters.from_dict(said) == fit.parameters
     assert said["columns"] == NAMES
@@ -372,43 +357,43 @@ def test_a_fit_as_json_is_one_document(run):
     assert (said["emfuse"], said["build"], said["files"]) == (emfuse.__version__, emfuse.kernels.active(), {})
 
 
-def test_a_document_can_be_used_as_a_model(run):
+def test_a_document_can_be_used_as_a_model(call):
     """emfuse fit --json > model.json; emfuse score model.json."""
     with open("model.json", "w", encoding="utf-8") as file:
-        file.write(run("fit", FAITHFUL, "-k", 2, "--json")[1])
-    said = document(run("score", "model.json", FAITHFUL, "--json"))
+        file.write(call("fit", FAITHFUL, "-k", 2, "--json")[1])
+    said = document(call("score", "model.json", FAITHFUL, "--json"))
     fit = emfuse.fit(DATA, 2)
     assert said["log_likelihood"] == pytest.approx(fit.log_likelihood, rel=1e-14)  # a sum of 272, in another order
     assert said["mean_log_likelihood"] == said["log_likelihood"] / 272
     assert (said["rows"], said["columns"]) == (272, NAMES)
 
 
-def test_the_same_fit_writes_the_same_bytes(run):
+def test_the_same_fit_writes_the_same_bytes(call):
     """--out has no seconds and no date."""
     for name in ("a.json", "b.json"):
-        assert run("fit", FAITHFUL, "-k", 2, "--out", name)[0] == 0
+        assert call("fit", FAITHFUL, "-k", 2, "--out", name)[0] == 0
     with open("a.json", "rb") as a, open("b.json", "rb") as b:
         assert a.read() == b.read()
 
 
-def test_what_is_not_known_is_null(run):
+def test_what_is_not_known_is_null(call):
     """After no step at all, nobody knows how far the maximum is."""
-    assert document(run("fit", FAITHFUL, "-k", 2, "--steps", 0, "--acceleration", "none", "--json"))["fit"]["distance"] is None
+    assert document(call("fit", FAITHFUL, "-k", 2, "--steps", 0, "--acceleration", "none", "--json"))["fit"]["distance"] is None
 
 
-def test_files_that_were_written_are_in_the_document(run):
+def test_files_that_were_written_are_in_the_document(call):
     """By their options."""
     written = {"out": "m.json", "labels": "labels.csv", "plot": "fit.png"}
     said = document(
-        run("fit", FAITHFUL, "-k", 2, "--json", *[word for name, path in written.items() for word in (f"--{name}", path)])
+        call("fit", FAITHFUL, "-k", 2, "--json", *[word for name, path in written.items() for word in (f"--{name}", path)])
     )
     assert said["files"] == written
     assert all(os.path.getsize(path) for path in written.values())
 
 
-def test_an_error_leaves_stdout_empty(run):
+def test_an_error_leaves_stdout_empty(call):
     """With --json too: the message is on stderr, and machines look at the exit code."""
-    code, out, err = run("fit", "gone.csv", "-k", 2, "--json")
+    code, out, err = call("fit", "gone.csv", "-k", 2, "--json")
     assert (code, out, err) == (1, "", "emfuse: error: gone.csv: No such file or directory\n")
 
 
@@ -431,25 +416,25 @@ def keys_of(value):
         ["demo"],
     ],
 )
-def test_every_key_of_a_document_stands_in_the_help(run, model, argv):
+def test_every_key_of_a_document_stands_in_the_help(call, model, argv):
     """`--help` names what `--json` prints; of a model's file, `emfuse fit --help` does."""
-    keys = keys_of(document(run(*argv, "--json")))
-    help_text = run(argv[0], "--help")[1] + run("fit", "--help")[1]
+    keys = keys_of(document(call(*argv, "--json")))
+    help_text = call(argv[0], "--help")[1] + call("fit", "--help")[1]
     assert {key for key in keys if not re.search(rf"\b{key}\b", help_text)} == set()
 
 
-def test_kernels_as_json_are_the_table(run):
+def test_kernels_as_json_are_the_table(call):
     """Each build once; the one in use is marked."""
     with emfuse.kernels.use("reference"):
-        said = document(run("kernels", "--json"))
+        said = document(call("kernels", "--json"))
     assert [build["name"] for build in said["builds"] if build["active"]] == ["reference"]
     assert [build["name"] for build in said["builds"] if build["runs"]] == emfuse.kernels.runnable()
     assert {build["name"]: build["reason"] for build in said["builds"] if not build["runs"]} == emfuse.kernels.not_runnable()
 
 
-def test_the_demo_as_json_has_both_fits(run):
+def test_the_demo_as_json_has_both_fits(call):
     """Parameters of both, the history of the one that is shown with it, and the picture."""
-    said = document(run("demo", "--json"))
+    said = document(call("demo", "--json"))
     assert emfuse.Parameters.from_dict(said["both"]) == emfuse.fit(DATA, 2, random_state=0).parameters
     assert [each["log_likelihood"] for each in said["waiting"]["history"]] == said["waiting"]["fit"]["trace"]
     assert said["files"] == {"out": "faithful.png"} and os.path.exists("faithful.png")
@@ -458,9 +443,9 @@ def test_the_demo_as_json_has_both_fits(run):
 # ---------------------------------------------------------------- select
 
 
-def test_a_selection_is_that_of_the_library(run):
+def test_a_selection_is_that_of_the_library(call):
     """The table, the winner, its model's file, and the picture."""
-    code, out, err = run("select", FAITHFUL, "-k", "1:4", "--structures", "full,VEV", "--plot", "bic.png", "--out", "best.json")
+    code, out, err = call("select", FAITHFUL, "-k", "1:4", "--structures", "full,VEV", "--plot", "bic.png", "--out", "best.json")
     theirs = emfuse.select(DATA, range(1, 5), ("full", "VEV"))
     assert (code, err) == (0, "")
     seconds = re.compile(r" +[\d.e-]+$", re.MULTILINE)  # the last column
@@ -472,9 +457,9 @@ def test_a_selection_is_that_of_the_library(run):
         assert file.read(4) == b"\x89PNG"
 
 
-def test_a_selection_as_json_is_one_document(run):
+def test_a_selection_as_json_is_one_document(call):
     """The best model's file, and each model's row; the smallest criterion is the winner's."""
-    said = document(run("select", FAITHFUL, "-k", "1,2", "--criterion", "icl", "--columns", "waiting", "--seed", 3, "--json"))
+    said = document(call("select", FAITHFUL, "-k", "1,2", "--criterion", "icl", "--columns", "waiting", "--seed", 3, "--json"))
     theirs = emfuse.select(DATA[:, 1], (1, 2), criterion="icl", random_state=3)
     assert emfuse.Parameters.from_dict(said) == theirs.best.parameters
     chosen = said["selection"]
@@ -483,11 +468,11 @@ def test_a_selection_as_json_is_one_document(run):
     assert chosen["why"] == report.why(theirs)
 
 
-def test_weights_count_in_a_selection(run):
+def test_weights_count_in_a_selection(call):
     """--weights leaves that column out of the rows, and BIC goes by the sum."""
     with open("w.csv", "w", encoding="utf-8") as file:
         file.write("n,x\n" + "".join(f"2,{w}\n" for w in DATA[:, 1]))
-    out = run("select", "w.csv", "-k", "1:2", "--weights", "n")[1]
+    out = call("select", "w.csv", "-k", "1:2", "--weights", "n")[1]
     assert out.splitlines()[0] == "rows             272, of total weight 544"
 
 
@@ -561,23 +546,23 @@ def test_aic_has_a_scale_of_its_own_and_icl_none():
 
 
 @pytest.mark.parametrize("kind", ["density", "components", "uncertainty", "responsibilities"])
-def test_a_model_is_drawn_over_rows(run, model, kind):
+def test_a_model_is_drawn_over_rows(call, model, kind):
     """A picture of each kind."""
-    code, out, err = run("plot", model, FAITHFUL, "--kind", kind, "--out", "x.png")
+    code, out, err = call("plot", model, FAITHFUL, "--kind", kind, "--out", "x.png")
     assert (code, out, err) == (0, "The picture is in x.png\n", "")
     with open("x.png", "rb") as file:
         assert file.read(4) == b"\x89PNG"
 
 
 @pytest.mark.parametrize("argv", [["--kind", "trace"], ["--kind", "density"], ["--kind", "components"], []])
-def test_a_model_is_drawn_by_itself(run, model, argv):
+def test_a_model_is_drawn_by_itself(call, model, argv):
     """What needs no rows needs no file; the trace is in the model's."""
-    assert document(run("plot", model, *argv, "--out", "x.svg", "--json"))["files"] == {"out": "x.svg"}
+    assert document(call("plot", model, *argv, "--out", "x.svg", "--json"))["files"] == {"out": "x.svg"}
     with open("x.svg", encoding="utf-8") as file:
         assert "<svg" in file.read()
 
 
-def test_what_is_drawn_is_what_the_library_draws(run, model, monkeypatch):
+def test_what_is_drawn_is_what_the_library_draws(call, model, monkeypatch):
     """The function of that name gets the mixture, the rows, their names, and the features that were chosen."""
     given = {}
 
@@ -586,16 +571,16 @@ def test_what_is_drawn_is_what_the_library_draws(run, model, monkeypatch):
 
     monkeypatch.setattr(emfuse.plots, "uncertainty", draw)
     argv = ["plot", model, FAITHFUL, "--kind", "uncertainty", "--features", "waiting,0", "--out", "x.png"]
-    assert run(*argv)[0] == 0
+    assert call(*argv)[0] == 0
     assert given["mixture"] == emfuse.Parameters.load(model)
     np.testing.assert_array_equal(given["X"], DATA)
     assert (given["names"], given["features"]) == (NAMES, [1, 0])
 
 
-def test_one_feature_is_drawn_as_a_density(run):
+def test_one_feature_is_drawn_as_a_density(call):
     """Where no kind is asked for."""
-    assert run("fit", FAITHFUL, "-k", 2, "--columns", "waiting", "--out", "m.json")[0] == 0
-    assert document(run("plot", "m.json", FAITHFUL, "--out", "x.png", "--json"))["kind"] == "density"
+    assert call("fit", FAITHFUL, "-k", 2, "--columns", "waiting", "--out", "m.json")[0] == 0
+    assert document(call("plot", "m.json", FAITHFUL, "--out", "x.png", "--json"))["kind"] == "density"
 
 
 def test_a_picture_can_go_to_stdout(tmp_path):
@@ -623,14 +608,14 @@ def test_a_picture_can_go_to_stdout(tmp_path):
         (["broken.json", "--kind", "trace"], "broken.json: it does not say how it was fitted, which --kind trace draws; "),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(run, model, argv, message):
+def test_what_cannot_be_drawn_is_one_line(call, model, argv, message):
     """Exit code 1, and no picture."""
     emfuse.Parameters.load(model).save("bare.json")
     content = read_json(model)
     content["fit"]["trace"] = "up and up"
     with open("broken.json", "w", encoding="utf-8") as file:
         json.dump(content, file)
-    code, out, err = run("plot", *argv, "--out", "x.png")
+    code, out, err = call("plot", *argv, "--out", "x.png")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"emfuse: error: {message}")
     assert not os.path.exists("x.png")

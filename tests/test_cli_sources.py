@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import emfuse
-from emfuse import cli, sources
+from emfuse import sources
 from emfuse.sources import Ask
 
 parquet = pytest.importorskip("pyarrow.parquet", reason='pip install "emfuse[parquet]"')
@@ -24,21 +24,6 @@ TOLERANCE = (
     1e-9  # of means and log-likelihoods a row, about 1: another start, and both within 1e-6 nats of the maximum of 3,000 rows
 )
 WORDS = ["x", "y", "z"]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Function that runs the command in this process, in the test's folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def made(*argv):
-        try:
-            code = cli.main([str(arg) for arg in argv])
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -176,10 +161,10 @@ def test_rows_with_holes_are_left_out(tmp_path, rows, kind, limit):
 
 
 @pytest.mark.parametrize("files", [["parquet"], ["npy"], ["rows.npy"]])
-def test_a_streamed_fit_is_one_in_memory(run, data, rows, files):
+def test_a_streamed_fit_is_one_in_memory(call, data, rows, files):
     """Same maximum, labels block by block, a picture of a sample; and the text says what was decided, and why."""
     argv = ["--out", "m.json", "--labels", "labels.csv", "--plot", "fit.png"]
-    code, out, err = run("fit", *files, "-k", 2, "--memory-limit", 1000, *argv)
+    code, out, err = call("fit", *files, "-k", 2, "--memory-limit", 1000, *argv)
     assert (code, err) == (0, "")
     assert "read             again for every sweep: 70.3k, above the limit of 1000 bytes" in out.splitlines()
     assert out.splitlines()[0] == "rows             3000"
@@ -190,32 +175,32 @@ def test_a_streamed_fit_is_one_in_memory(run, data, rows, files):
     assert os.path.getsize("fit.png") > 10_000
 
 
-def test_a_streamed_score_is_one_in_memory(run, data, rows):
+def test_a_streamed_score_is_one_in_memory(call, data, rows):
     """`score` reads blocks too; the columns are found by the model's names, in another order."""
     write_parquet("other.parquet", rows[:, [2, 0, 1]])
     table = parquet.read_table("other.parquet").rename_columns(["z", "x", "y"])
     parquet.write_table(table, "other.parquet")
-    assert run("fit", "parquet", "-k", 2, "--out", "m.json")[0] == 0
+    assert call("fit", "parquet", "-k", 2, "--out", "m.json")[0] == 0
     said = []
     for file, more in (("parquet", []), ("other.parquet", []), ("other.parquet", ["--memory-limit", 1])):
-        assert run("score", "m.json", file, "--out", "scores.csv", *more)[0] == 0
+        assert call("score", "m.json", file, "--out", "scores.csv", *more)[0] == 0
         said.append(Path("scores.csv").read_bytes())
     assert said[0] == said[1] == said[2]
 
 
-def test_the_document_says_how_rows_were_read(run, data):
+def test_the_document_says_how_rows_were_read(call, data):
     """ "data" of --json: the files as they were given, how, and the bytes that decided it."""
-    assert run("fit", "parquet", "-k", 2, "--out", "m.json")[0] == 0
-    said = json.loads(run("score", "m.json", "parquet", "--memory-limit", "1k", "--json")[1])
+    assert call("fit", "parquet", "-k", 2, "--out", "m.json")[0] == 0
+    said = json.loads(call("score", "m.json", "parquet", "--memory-limit", "1k", "--json")[1])
     assert said["data"] == {"files": ["parquet"], "how": "stream", "bytes": 72_000, "limit": 1024}
 
 
-def test_a_selection_and_a_picture_take_parquet(run, data):
+def test_a_selection_and_a_picture_take_parquet(call, data):
     """They load it."""
-    code, out, err = run("select", "parquet", "-k", "1:2", "--structures", "full", "--out", "m.json")
+    code, out, err = call("select", "parquet", "-k", "1:2", "--structures", "full", "--out", "m.json")
     assert (code, err) == (0, "")
     assert "read             once, into memory: 70.3k" in out.splitlines()
-    assert run("plot", "m.json", "parquet", "--out", "x.png")[0] == 0
+    assert call("plot", "m.json", "parquet", "--out", "x.png")[0] == 0
 
 
 def test_memory_is_that_of_the_machine(monkeypatch):
@@ -267,7 +252,7 @@ def test_bytes_in_words(size, words):
         (["torn.parquet"], "torn.parquet: not a whole Parquet file: "),
     ],
 )
-def test_what_cannot_be_read_is_one_line(run, data, rows, argv, message):
+def test_what_cannot_be_read_is_one_line(call, data, rows, argv, message):
     """The file, what was seen, and the option that helps; exit code 1."""
     write_parquet("words.parquet", rows, words=["a"] * 3_000)
     y = pa.array([None if i == 7 else 1.0 * i for i in range(10)])
@@ -275,7 +260,7 @@ def test_what_cannot_be_read_is_one_line(run, data, rows, argv, message):
     Path("torn.parquet").write_bytes(Path("words.parquet").read_bytes()[:500])
     Path("other.csv").write_text("a,b\n1,2\n")
     os.mkdir("empty")
-    code, out, err = run("fit", *argv, "-k", 1)
+    code, out, err = call("fit", *argv, "-k", 1)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"emfuse: error: {message}")
 
@@ -306,9 +291,9 @@ def address():
 
 
 @pytest.mark.parametrize("files", [*SPELLINGS[:3], *SPELLINGS[3:5], ["rows.npy"], ["part*.csv"]])
-def test_workers_find_what_one_process_finds(run, data, rows, address, files):
+def test_workers_find_what_one_process_finds(call, data, rows, address, files):
     """Parquet, .npy, which they read themselves, and text, which is sent to them: the same maximum; labels in order."""
-    code, out, err = run(
+    code, out, err = call(
         "fit", *files, "-k", 2, "--dask", address, "--out", "m.json", "--labels", "labels.csv", "--plot", "fit.png"
     )
     assert (code, err) == (0, "")
@@ -320,7 +305,7 @@ def test_workers_find_what_one_process_finds(run, data, rows, address, files):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy", "csv"])
-def test_workers_leave_out_holes_and_count_by_weights(run, rows, address, kind):
+def test_workers_leave_out_holes_and_count_by_weights(call, rows, address, kind):
     """Columns, weights and --missing drop, as in one process: the same log-likelihood."""
     X = np.column_stack([rows[:, 0], np.arange(3_000) % 3, rows[:, 1]])
     X[[5, 1_000], [0, 1]] = np.nan
@@ -332,13 +317,13 @@ def test_workers_leave_out_holes_and_count_by_weights(run, rows, address, kind):
     else:
         parquet.write_table(pa.table({str(i): pa.array(X[:, i], from_pandas=True) for i in range(3)}), file, row_group_size=500)
     argv = ["fit", file, "-k", 2, "--columns", "2,0", "--weights", "1", "--missing", "drop", "--json"]
-    here, there = (json.loads(run(*argv, *more)[1])["fit"] for more in ([], ["--dask", address]))
+    here, there = (json.loads(call(*argv, *more)[1])["fit"] for more in ([], ["--dask", address]))
     assert here["weight"] == there["weight"] == np.nansum(np.delete(X, 5, axis=0)[:, 1])
     assert there["log_likelihood"] == pytest.approx(here["log_likelihood"], rel=TOLERANCE)
     assert (here["rows"], there["rows"]) == (2_998, None)
 
 
-def test_what_workers_find_wrong_is_one_line(run, data, rows, address):
+def test_what_workers_find_wrong_is_one_line(call, data, rows, address):
     """Text in a column, a name that is not there, NaN: named, with the options of the command."""
     write_parquet("words.parquet", rows, words=["a"] * 3_000)
     bad = rows.copy()
@@ -352,12 +337,12 @@ def test_what_workers_find_wrong_is_one_line(run, data, rows, address):
         ),
         (["bad.npy"], "X must be finite, got nan (NaN or infinity) in row 125 of partition 5, feature 1"),
     ]:
-        code, out, err = run("fit", *argv, "-k", 2, "--dask", address)
+        code, out, err = call("fit", *argv, "-k", 2, "--dask", address)
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert err.startswith(f"emfuse: error: {message}")
 
 
-def test_nobody_at_an_address_is_one_line(run, data, monkeypatch):
+def test_nobody_at_an_address_is_one_line(call, data, monkeypatch):
     """After ten seconds, which are cut short here."""
     distributed = pytest.importorskip("distributed")
 
@@ -366,7 +351,7 @@ def test_nobody_at_an_address_is_one_line(run, data, monkeypatch):
             super().__init__(address, timeout="0.5s")
 
     monkeypatch.setattr(distributed, "Client", Client)
-    code, out, err = run("fit", "rows.npy", "-k", 2, "--dask", "tcp://127.0.0.1:1")
+    code, out, err = call("fit", "rows.npy", "-k", 2, "--dask", "tcp://127.0.0.1:1")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "127.0.0.1:1" in err
 
