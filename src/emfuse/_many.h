@@ -25,17 +25,19 @@ class Starter {
 public:
     Starter(Climb* climb, const double* mean, const double* variance, bool by_parts)
         : climb(climb), K(climb->K), D(climb->D), N(climb->rows.data.N), x((const double*)climb->rows.data.start), variance(variance),
-          by_parts(by_parts), centres(K * D), scale(D), P(K * D), zero(K), mass(K), first(K * D), second(K * D) {
+          centre(mean[0]), by_parts(by_parts), centres(K * D), scale(D), P(K * D), zero(K), mass(K), first(K * D), second(K * D) {
         for (ptrdiff_t d = 0; d < D; d++) scale[d] = variance[d] > 0 ? 1 / sqrt(variance[d]) : 0;
         for (ptrdiff_t k = 0; k < K; k++)
             for (ptrdiff_t d = 0; d < D; d++) P[k * D + d] = scale[d], centres[k * D + d] = mean[d];
     }
 
     bool start(Random random) {
-        if (by_parts && D == 1) parts();
+        const bool on_a_line = by_parts && D == 1;
+        if (on_a_line) parts();
         else plus_plus(random);
         for (int round = 0; round < 10; round++) {      /* Lloyd's iteration */
-            if (!nearest()) return false;
+            if (on_a_line) between_boundaries();
+            else if (!nearest()) return false;
             bool moved = false;
             for (ptrdiff_t k = 0; k < K; k++)
                 for (ptrdiff_t d = 0; d < D && mass[k] > 0; d++) {
@@ -53,17 +55,43 @@ private:
     const ptrdiff_t K, D, N;
     const double* x;
     const double* variance;
+    const double centre;     /* the mean of the first feature */
     const bool by_parts;
     std::vector<double> centres, scale, P, zero, mass, first, second;
 
     void parts() {
-        std::vector<double> sorted(x, x + N);
-        std::sort(sorted.begin(), sorted.end());
+        std::vector<double> row(x, x + N);
         for (ptrdiff_t k = 0; k < K; k++) {
             const ptrdiff_t from = k * N / K, to = (k + 1) * N / K;
+            if (to < N) std::nth_element(row.begin() + from, row.begin() + to, row.end());
             double sum = 0;
-            for (ptrdiff_t i = from; i < to; i++) sum += sorted[i];
+            for (ptrdiff_t i = from; i < to; i++) sum += row[i];
             if (to > from) centres[k] = sum / (double)(to - from);
+        }
+    }
+
+    /* As `nearest`, without second, for rows on a line whose centres stand in order: a row belongs between two of the boundaries
+       half way from centre to centre. */
+    void between_boundaries() {
+        double rows_above = (double)N, sum_above = 0;            /* of the rows less the mean of all: 0, but for rounding */
+        for (ptrdiff_t k = 0; k < K; k++) {
+            double rows = 0, sum = 0;
+            if (k + 1 < K) {
+                const double boundary = 0.5 * (centres[k] + centres[k + 1]);
+                vec<double> count = all(0.0), total = all(0.0);
+                ptrdiff_t i = 0;
+                for (; i + W<double> <= N; i += W<double>) {
+                    const vec<double> at = load(x + i);
+                    count += where_greater(at, all(boundary), all(1.0), all(0.0));
+                    total += where_greater(at, all(boundary), at - all(centre), all(0.0));
+                }
+                rows = sum_of<double>(count), sum = sum_of<double>(total);
+                for (; i < N; i++)
+                    if (x[i] > boundary) rows += 1, sum += x[i] - centre;
+            }
+            mass[k] = rows_above - rows;
+            first[k] = mass[k] > 0 ? sum_above - sum - mass[k] * (centres[k] - centre) : 0;
+            rows_above = rows, sum_above = sum;
         }
     }
 

@@ -222,6 +222,7 @@ template <class T> struct Walk {
             b->x = x;
             const ptrdiff_t whole = data.row_step == D && data.column_step == 1 ? count / PANEL<T> : 0;
             switch (D) {   /* rows one after the other: a shuffle known when compiled */
+                case 1: load_few<S, 1>(X, whole); break;
                 case 2: load_few<S, 2>(X, whole); break;
                 case 3: load_few<S, 3>(X, whole); break;
                 case 4: load_few<S, 4>(X, whole); break;
@@ -229,7 +230,7 @@ template <class T> struct Walk {
                 case 6: load_few<S, 6>(X, whole); break;
                 case 7: load_few<S, 7>(X, whole); break;
             }
-            for (ptrdiff_t i = D == 1 ? 0 : whole * PANEL<T>; i < filled; i++) {
+            for (ptrdiff_t i = whole * PANEL<T>; i < filled; i++) {
                 const S* in = X + (i < count ? i * data.row_step : 0);
                 for (ptrdiff_t d = 0; d < D; d++) x[(i / PANEL<T> * D + d) * PANEL<T> + i % PANEL<T>] = (T)in[d * data.column_step];
             }
@@ -389,8 +390,8 @@ template <class T> struct Walk {
             const ptrdiff_t count = N - start < B ? N - start : B;
             Block<T> b;
             load(start, count, &b);
-            const bool weigh = v || count % PANEL<T>;
-            if (weigh) for (ptrdiff_t i = 0; i < b.panels * PANEL<T>; i++) weight[i] = i >= count ? 0.0 : v ? v[start + i] : 1.0;
+            const ptrdiff_t weigh_from = v ? 0 : count / PANEL<T>;   /* panel: without weights the last alone, where it is not full */
+            for (ptrdiff_t i = weigh_from * PANEL<T>; i < b.panels * PANEL<T>; i++) weight[i] = i >= count ? 0.0 : v ? v[start + i] : 1.0;
             if (!v) total_weight += (double)count;
             else if (shift != 0) for (ptrdiff_t i = 0; i < count; i++) total_weight += v[start + i];
             vec<T> lowest = all((T)0);
@@ -399,7 +400,7 @@ template <class T> struct Walk {
                 if (sizeof(T) != 8) for (int i = 0; i < PANEL<T>; i += W<T>) lowest = where_greater(lowest, ::load(top + i), ::load(top + i), lowest);
                 if (hard) harden(l + p * padded_K * PANEL<T>, K, top, total);
                 else normalise(l + p * padded_K * PANEL<T>, K, top, total);
-                share_rows(top, total, weigh ? weight + p * PANEL<T> : nullptr, share + p * PANEL<T>, &sum);
+                share_rows(top, total, p >= weigh_from ? weight + p * PANEL<T> : nullptr, share + p * PANEL<T>, &sum);
             }
             if (sizeof(T) != 8) for (int i = 0; i < W<T>; i++) if (!(lowest[i] > FAR)) return false;
             add_sums(b);

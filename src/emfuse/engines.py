@@ -353,7 +353,7 @@ def _check_finite(X: Floats) -> None:
 def _most_spread(P: Doubles, scatter: Doubles) -> float:
     """The largest variance in the scatter of rows whitened by P, or NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.einsum("ij,jk,ik->i", P, scatter, P, optimize=True).max())
+        return float(((P @ scatter) * P).sum(axis=1).max())
 
 
 def _safe_in_float(factors: Factors) -> bool:
