@@ -46,7 +46,7 @@ class Halves:
 class Farther:
     """An acceleration: nearly twice as far as EM goes."""
 
-    def __init__(self, weight, *, portable=False):
+    def __init__(self, weight, warm_up, *, portable=False):
         self.weight = weight
 
     def step(self, here, image, gained):

@@ -29,6 +29,7 @@ from emfuse.parameters import FEW_FEATURES, Factors, Parameters
 from emfuse.structures import REFINE_BELOW, NotPositiveDefinite, structure_named
 
 WARM_UP = 20  # plain sweeps first: the first steps decide which maximum is climbed, and EM's are the safest
+NEAR = 3  # the same from near a maximum, where another climb ended
 PAIRS = 10  # steps remembered
 RADIUS = 0.5  # standard deviations: no component moves farther at once, unless EM does; without it one start in four collapses
 REBASE = 10  # steps after which coordinates are taken about the point reached
@@ -67,7 +68,11 @@ class Step:
 
 
 class Accelerator(Protocol):
-    """Where to go from a point, given its image under EM."""
+    """Where to go from a point, given its image under EM.
+
+    It is made by (weight, warm_up, portable=...): the rows' total weight; how many plain sweeps are wanted first; and whether its
+    `state` will be asked for.
+    """
 
     def step(self, here: Parameters, image: Parameters, gained: float) -> Step:
         """Return the next trial, and what is known about the way that is left; `gained` is what the last step did, nats."""

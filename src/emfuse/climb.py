@@ -14,7 +14,7 @@ import numpy as np
 
 from emfuse import engines, kernels, stopping
 from emfuse._typing import Doubles
-from emfuse.accelerate import ACCELERATORS, Accelerator, Emqn, with_factors
+from emfuse.accelerate import ACCELERATORS, WARM_UP, Accelerator, Emqn, with_factors
 from emfuse.collapse import Repair
 from emfuse.constraints import Constraints
 from emfuse.engines import POOLED_FROM, InMemory, cut
@@ -56,6 +56,7 @@ class Climb:
         variance_floor: float = 0.0,
         spare_mass: float = 0.0,
         acceleration: str | None = None,
+        warm_up: int = WARM_UP,
         constraints: Constraints | None = None,
         watch: Watch | None = None,
         portable: bool = False,
@@ -69,6 +70,8 @@ class Climb:
                 f"acceleration must be None where reg_covar is above 0, got {acceleration!r} and {reg_covar:g}: a step that adds "
                 "to the variances maximises nothing that could be watched. Use variance_floor, which can be."
             )
+        if isinstance(warm_up, bool) or not isinstance(warm_up, (int, np.integer)) or warm_up < 0:
+            raise ValueError(f"warm_up must be a whole number of at least 0, got {warm_up!r}")
         if not isinstance(start, Parameters):
             raise TypeError(f"start must be emfuse.Parameters, got {type(start).__name__}; `emfuse.fit` finds a start by itself")
         for name, number in (("reg_covar", reg_covar), ("variance_floor", variance_floor)):
@@ -77,7 +80,7 @@ class Climb:
         self.engine, self.rule, self.repair, self.watch = engine, stopping.as_rule(stop), repair, watch
         self.start, self.portable = start, portable
         self._saved: dict[str, Any] | None = None
-        self.acceleration = "emqn" if acceleration == "auto" else acceleration
+        self.acceleration, self.warm_up = "emqn" if acceleration == "auto" else acceleration, int(warm_up)
         self.reg_covar, self.spare_mass = reg_covar, spare_mass
         self.floor = _floor(engine, variance_floor, repair.policy)
         self.structure = structure_named(start.structure)
@@ -138,7 +141,7 @@ class Climb:
         trace = self.trace
         self.accelerator = None
         if self.acceleration is not None:
-            self.accelerator = ACCELERATORS[self.acceleration](trace.weight, portable=self.portable)
+            self.accelerator = ACCELERATORS[self.acceleration](trace.weight, self.warm_up, portable=self.portable)
         self.statistics, self.image = self._sweep(self.parameters), None
         while True:
             answer = self._notice() if self._saved is None else self._go_on()
@@ -245,7 +248,7 @@ class Climb:
         if self.portable or self.watch is not None or self.held is not None or not _is_small(engine, p):
             return None
         numbers = stopping.numbers_of(self.rule)
-        own = Emqn(trace.weight).build_s_own(p) if self.acceleration == "emqn" else None
+        own = Emqn(trace.weight, self.warm_up).build_s_own(p) if self.acceleration == "emqn" else None
         if numbers is None or (self.acceleration is not None and own is None):
             return None
         engine.check_features(p.factors)

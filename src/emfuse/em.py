@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from emfuse import dask_engine, initialise, stopping
 from emfuse._typing import AnyArray, Doubles, Floats, Labels, RandomState
+from emfuse.accelerate import WARM_UP
 from emfuse.blocks import as_engine
 from emfuse.checkpoint import Checkpoint, Keeper, digest
 from emfuse.climb import Climb
@@ -179,6 +180,10 @@ class Fit:
         # that function itself, bound: its warnings then name the caller's line, and no line here
         return cast("Callable[..., Uncertainty]", MethodType(_above("uncertainty").standard_errors, self))
 
+    def to_sklearn(self) -> Any:
+        """Return a fitted `sklearn.mixture.GaussianMixture` with the same answers (and so ONNX export)."""
+        return _above("estimator").GaussianMixture.from_fit(self).to_sklearn()
+
     def summary(self) -> str:
         """Return the fit in 80 columns, like R's summary()."""
         return str(_above("summary").summary(self))
@@ -228,6 +233,7 @@ def em(
     reg_covar: float = 0.0,
     variance_floor: float = 0.0,
     acceleration: str | None = None,
+    warm_up: int = WARM_UP,
     constraints: Constraints | None = None,
     on_collapse: str = "raise",
     history: bool = False,
@@ -251,6 +257,8 @@ def em(
         are, for its variances. What is maximised, and traced, is then less than the log-likelihood by what
         `emfuse.maximise.Floor` says
     acceleration : str or None    "emqn" ("auto" is the same) or "squarem": see `emfuse.accelerate`; None: plain EM
+    warm_up : int            plain sweeps before the first accelerated step: 3 are enough where another fit ended, near a maximum;
+        from farther away few end more often at another maximum than EM's
     constraints : Constraints or None    what is fixed, and what goes together (`emfuse.Constraints`); the start is made to hold
     on_collapse : str        what to do about a component that is left without rows, or whose variance is gone, or more than half
         the floor's (below 1e-8; a higher floor is a prior): "raise" CollapsedComponent; "restart" it elsewhere, three times, then
@@ -286,6 +294,7 @@ def em(
             variance_floor=variance_floor,
             spare_mass=spare_mass,
             acceleration=acceleration,
+            warm_up=warm_up,
             constraints=constraints,
             portable=keeper is not None,
         )
@@ -300,6 +309,7 @@ def em(
                 variance_floor=variance_floor,
                 spare_mass=spare_mass,
                 acceleration=acceleration,
+                warm_up=warm_up,
                 on_collapse=on_collapse,
                 history=history,
             )

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from emfuse import initialise, stopping
 from emfuse._typing import Doubles, RandomState
+from emfuse.accelerate import NEAR, WARM_UP
 from emfuse.em import VARIANCE_FLOOR, Fit, em
 from emfuse.engines import InMemory, cut
 from emfuse.frames import data_frame
@@ -477,7 +478,7 @@ class _Search:
         began = time.perf_counter()
         outcome: Fit | str = runs.reasons[0] if runs.reasons else "there is no start"
         if runs.fit is not None:
-            outcome = self._climbed(sample, runs.fit.parameters, self.screen)
+            outcome = self._climbed(sample, runs.fit.parameters, self.screen, WARM_UP - initialise.SHORT_STEPS)
         if not isinstance(outcome, Fit):
             candidate.reasons.append(outcome)
         elif candidate.fit is None or not candidate.height[0] or outcome.trace[-1] > candidate.fit.trace[-1]:
@@ -486,10 +487,11 @@ class _Search:
             candidate.offer(outcome, nats, initialise.SAME * self.engine.weight)
         candidate.seconds += runs.seconds + time.perf_counter() - began
 
-    def _climbed(self, engine: InMemory, start: Parameters, rule: Rule) -> Fit | str:
+    def _climbed(self, engine: InMemory, start: Parameters, rule: Rule, warm_up: int) -> Fit | str:
         """Return what EM comes to, or why it does not."""
+        options: dict[str, Any] = {"variance_floor": self.variance_floor, "n_threads": self.n_threads}
         try:
-            return em(engine, start, stop=rule, acceleration="auto", variance_floor=self.variance_floor, n_threads=self.n_threads)
+            return em(engine, start, stop=rule, acceleration="auto", warm_up=warm_up, **options)
         except ValueError as error:
             return str(error)
 
@@ -550,14 +552,14 @@ class _Search:
             found = _Found(candidate.kind, candidate.K)
             near = min(SHARE_OF_LACK * self._lacks(candidate), SCREEN_A_ROW * self.engine.weight)
             rule = _within(near) if near > self.nats else rule
-            self._offer(found, candidate.fit.parameters, rule)
+            self._offer(found, candidate.fit.parameters, rule, NEAR)
         if before is not None and before.fit is not None and found.fit is not None:
             for start in _as_likely(candidate.kind, before.fit.parameters, candidate.K, self.engine):
                 if found.height >= before.height:
                     break
-                self._offer(found, start, rule)
+                self._offer(found, start, rule, WARM_UP)
         if found.fit is not None and rule is not self.rule and self._lacks(found) < near:  # it may be the best after all
-            self._offer(found, found.fit.parameters, self.rule)
+            self._offer(found, found.fit.parameters, self.rule, NEAR)
         self._notice([found])
         return found
 
@@ -572,8 +574,8 @@ class _Search:
             if found.fit is not None and found.height[0]:
                 self.least = min(self.least, self.price * found.fit.free_parameters - found.height[1])
 
-    def _offer(self, found: _Found, start: Parameters, rule: Rule) -> None:
-        outcome = self._climbed(self.engine, start, rule)
+    def _offer(self, found: _Found, start: Parameters, rule: Rule, warm_up: int) -> None:
+        outcome = self._climbed(self.engine, start, rule, warm_up)
         if isinstance(outcome, Fit):
             found.offer(outcome, outcome.trace[-1])
         else:
