@@ -125,6 +125,25 @@ def test_whatever_comes_back_can_be_kept(copied):
     np.testing.assert_array_equal(copied(chosen).predict_proba(X), chosen.predict_proba(X))
 
 
+# ------------------------------------------------------------------ scikit-learn
+
+
+def test_a_fit_is_an_estimator_and_scikit_learns_where_it_is_asked_for(flowers):
+    """Public arrays and answers are the fit's own; scikit-learn's object gives the same ones but for rounding."""
+    fit = emfuse.fit(flowers, 3, structure="tied")
+    estimator = emfuse.GaussianMixture.from_fit(fit, random_state=0)
+    assert estimator.fit_ is fit and estimator.converged_ and estimator.covariance_type == "tied"
+    np.testing.assert_array_equal(estimator.means_, fit.parameters.means)
+    np.testing.assert_array_equal(estimator.predict(X), fit.predict(X))
+    assert estimator.bic(X) == pytest.approx(fit.bic, rel=1e-12)
+    theirs = fit.to_sklearn()
+    assert type(theirs).__module__.startswith("sklearn.mixture")
+    # theirs subtracts whitened means from whitened rows: some eps of squares up to 1e4
+    np.testing.assert_allclose(theirs.score_samples(X), fit.score_samples(X), atol=1e-10)
+    np.testing.assert_array_equal(theirs.predict(X), fit.predict(X))
+    assert emfuse.GaussianMixture.from_fit(fit, dtype=np.float32).means_.dtype == np.float32
+
+
 # ------------------------------------------------------------------ ONNX
 
 

@@ -277,7 +277,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 if best is None or self.max_iter == 0 or _bound(made) > _bound(best):
                     best = made
         assert best is not None
-        self._publish(best, engine, dtype)
+        self._publish(best, dtype)
         return engine
 
     def _engine(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
@@ -347,13 +347,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             start, statistics=statistics, reg_covar=self.reg_covar, constraints=self.constraints, n_threads=self.n_threads
         )
 
-    def _publish(self, best: Fit, engine: Any, dtype: Any) -> None:
+    def _publish(self, best: Fit, dtype: Any) -> None:
         self._set_mixture(best.parameters, dtype)
         self.__dict__.pop("online_", None)
         self.fit_, self.history_ = best, best.history
         self.converged_ = best.converged and self.max_iter > 0
         self.n_iter_ = len(best.trace) - 1
-        self.lower_bounds_ = [float(bound) for bound in best.trace[:-1] / engine.weight]
+        self.lower_bounds_ = [float(bound) for bound in best.trace[:-1] / best.statistics.weight]
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -np.inf
 
     def _set_mixture(self, p: Parameters, dtype: Any) -> None:
@@ -484,6 +484,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return int(K - 1 + K * D) + structure_named(self.covariance_type).free_parameters(K, D)
 
     # ------------------------------------------------------------------ to scikit-learn and back
+
+    @classmethod
+    def from_fit(cls, fit: Fit, *, dtype: Any = np.float64, **parameters: Any) -> GaussianMixture:
+        """Return an estimator that has been fitted: by `emfuse.fit` or `emfuse.em`, whose `Fit` it keeps as `fit_`.
+
+        dtype : float32 or float64, of the attributes; parameters : of the estimator, besides the two that the fit says
+        """
+        made = cls(fit.parameters.n_components, covariance_type=fit.parameters.structure, **parameters)
+        made.n_features_in_ = fit.parameters.n_features
+        made._publish(fit, dtype)
+        return made
 
     def to_sklearn(self) -> Any:
         """Return a fitted `sklearn.mixture.GaussianMixture` with the same answers (and so ONNX export)."""

@@ -18,7 +18,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from emfuse._typing import Doubles, Floats, Labels
-from emfuse.engines import InMemory
 from emfuse.estimator import FLOATS, GaussianMixture
 from emfuse.selection import CRITERIA, INITS, select
 from emfuse.structures import STRUCTURES
@@ -139,16 +138,10 @@ class GaussianMixtureSelector(DensityMixin, BaseEstimator):  # type: ignore[misc
             n_threads=self.n_threads,
             verbose=bool(self.verbose),
         )
-        best = GaussianMixture(
-            self.selection_.K,
-            covariance_type=self.selection_.structure,
-            random_state=self.random_state,
-            n_threads=self.n_threads,
-        )
-        best._publish(self.selection_.best, InMemory(rows, sample_weight, n_threads=self.n_threads, trusted=True), rows.dtype)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(best, name, getattr(self, name))
+        own = {"random_state": self.random_state, "n_threads": self.n_threads}
+        best = GaussianMixture.from_fit(self.selection_.best, dtype=rows.dtype, **own)
+        if hasattr(self, "feature_names_in_"):
+            best.feature_names_in_ = self.feature_names_in_
         self.best_estimator_ = best
         self.n_components_, self.covariance_type_ = self.selection_.K, self.selection_.structure
 
