@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 TABLE = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "src", "emfuse", "_isas.py"))
-NAMES = ("_lanes", "_density", "_sums", "_walk", "_maximise", "_accelerate", "_climb", "_many", "_cpu")
+NAMES = ("_lanes", "_density", "_sums", "_walk", "_factor", "_decomposed", "_maximise", "_accelerate", "_climb", "_many", "_cpu")
 HEADERS = [f"src/emfuse/{name}.h" for name in NAMES]
 WISH = os.environ.get("EMFUSE_BUILD", "")
 STABLE = WISH == "wheel" and not sysconfig.get_config_var("Py_GIL_DISABLED")

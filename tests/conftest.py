@@ -15,7 +15,7 @@ import pytest
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # of missing builds: the suite runs in pure NumPy too
     import emfuse
-    from emfuse.structures import STRUCTURES
+    from emfuse.structures import ALL_STRUCTURES, STRUCTURES
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in a shell's background, whose children would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,7 +43,7 @@ def mixture():
 
     def made(structure="full", K=3, D=2, seed=0, apart=3.0):
         random = np.random.default_rng([seed, K, D])
-        kind = STRUCTURES[structure]
+        kind = ALL_STRUCTURES[structure]
         L = random.standard_normal((K, D, D)) / np.sqrt(D) + 2.0 * np.eye(D)
         mass = random.uniform(1.0, 3.0, K)
         scatter = mass[:, None, None] * (L @ L.transpose(0, 2, 1))

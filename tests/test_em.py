@@ -10,6 +10,7 @@ import pytest
 
 import emfuse
 from emfuse import CollapsedComponent, InMemory, NotConverged, Parameters, em, fit, from_labels
+from emfuse.decomposed import DECOMPOSED
 from emfuse.stopping import GainBelow, Limit
 from emfuse.structures import STRUCTURES
 
@@ -704,6 +705,8 @@ RULES = {
     "tight": emfuse.stopping.TIGHT,
     "at the maximum": emfuse.stopping.AT_MAXIMUM,
     "twelve sweeps": emfuse.stopping.SweepLimit(12),
+    "mclust's": emfuse.stopping.RelativeGainBelow(1e-7),
+    "mixtools'": emfuse.stopping.GainBelow(1e-6),
 }
 
 
@@ -713,11 +716,24 @@ RULES = {
 @pytest.mark.parametrize("D", [1, 3])
 def test_the_builds_own_loop_is_pythons(build, structure, D, floor, acceleration, rule):
     """Without a callback few rows are climbed in compiled code: the same trace, parameters, reason and count of sweeps."""
+    check_the_builds_own_loop(structure, D, floor, acceleration, RULES[rule])
+
+
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+@pytest.mark.parametrize("D", [2, 4])
+@pytest.mark.parametrize("kind", DECOMPOSED, ids=lambda kind: kind.name)
+def test_the_builds_own_loop_is_pythons_for_ten_structures_more(build, kind, D, floor, acceleration):
+    """Each has its M step there, and trials of an acceleration are brought back into the family."""
+    check_the_builds_own_loop(kind.name, D, floor, acceleration, emfuse.stopping.AT_MAXIMUM)
+
+
+def check_the_builds_own_loop(structure, D, floor, acceleration, rule):
     random = np.random.default_rng(1)
     X = random.normal(size=(200, D)) + 2.0 * random.integers(3, size=200)[:, None]
     v = random.uniform(0.5, 2.0, 200) if D == 3 else None
     start = emfuse.initialise.start(emfuse.InMemory(X, v), 3, structure, "kmeans", np.random.default_rng(0))
-    how = {"stop": RULES[rule], "acceleration": acceleration, "variance_floor": floor, "sample_weight": v}
+    how = {"stop": rule, "acceleration": acceleration, "variance_floor": floor, "sample_weight": v}
     own, python = em(X, start, **how), em(X, start, **how, callback=lambda _: None)
     assert (own.reason.split()[-3:], own.converged) == (python.reason.split()[-3:], python.converged)
     # penalties are added up in another order; and a step of an acceleration is a quotient of differences of such values

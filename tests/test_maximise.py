@@ -7,7 +7,9 @@ import pytest
 
 import emfuse
 from emfuse import CollapsedComponent, InMemory, SufficientStatistics, maximise
-from emfuse.maximise import estimate, step
+from emfuse.decomposed import DECOMPOSED
+from emfuse.initialise import statistics_of_labels
+from emfuse.maximise import Floor, estimate, step
 from emfuse.structures import STRUCTURES
 
 EPS = np.finfo(np.float64).eps
@@ -209,6 +211,50 @@ def test_a_builds_own_step_is_the_definitions(compiled, structure, K, D, reg_cov
     np.testing.assert_allclose(made.factors.P, P, rtol=0, atol=100 * D * EPS * np.abs(P).max())  # condition numbers below 100
     log_constant = np.log(made.weights) - 0.5 * D * np.log(2 * np.pi) + log_det
     np.testing.assert_allclose(made.factors.log_constant, log_constant, rtol=0, atol=100 * D * EPS * np.abs(log_constant).max())
+
+
+@pytest.mark.parametrize("with_floor", [False, True])
+@pytest.mark.parametrize(("K", "D"), [(1, 2), (2, 2), (4, 3), (7, 5), (3, 16)])
+@pytest.mark.parametrize("kind", DECOMPOSED, ids=lambda kind: kind.name)
+def test_a_builds_own_step_has_the_ten_structures_too(compiled, kind, K, D, with_floor, mixture):
+    """Searched from the covariances before, which are not the answer's; features have units from 1e-3 to 1e3."""
+    p = mixture(kind.name, K=K, D=D)
+    X, labels = p.sample(200 * K, random_state=0)
+    X = X * np.geomspace(1e-3, 1e3, D)
+    start = emfuse.from_labels(X, labels, kind.name)
+    s = InMemory(X).sweep(start.factors)
+    how = {"before": start, "floor": Floor(X.var(axis=0), 20.0, holds=True) if with_floor else None, "spare_mass": 1e-3}
+    made, _ = step(s, kind, **how)
+    assert "factors" in made.__dict__, "the build left it alone"
+    wanted = estimate(s, kind, **how)
+    # axes in common are found to the root of rounding, by either
+    np.testing.assert_allclose(
+        scaled(made, wanted), scaled(wanted, wanted), rtol=0, atol=1e-7 if kind.name[1:] == "VE" else 1e-11
+    )
+    np.testing.assert_allclose(made.factors.log_constant, wanted.factors.log_constant, rtol=0, atol=1e-10)
+
+
+def scaled(p, unit):
+    """Covariances in standard deviations of another mixture."""
+    sds = unit.sds
+    return p.covariance_matrices / sds[:, :, None] / sds[:, None, :]
+
+
+@pytest.mark.parametrize("kind", DECOMPOSED, ids=lambda kind: kind.name)
+def test_a_build_leaves_what_has_no_plain_answer_to_the_definition(compiled, kind, mixture):
+    """A component without variance along one direction: the definition's covariances or its error."""
+    p = mixture(kind.name, K=2, D=2)
+    X, labels = p.sample(100, random_state=0)
+    X[labels == 1, 1] = X[labels == 1, 0]
+    s = statistics_of_labels(InMemory(X), labels, 2, kind.form)
+    outcomes = []
+    for name in (emfuse.kernels.active(), emfuse.kernels.REFERENCE):
+        with emfuse.kernels.use(name):
+            try:
+                outcomes.append(step(s, kind, before=p)[0].covariances)
+            except CollapsedComponent as error:
+                outcomes.append((error.component, error.feature))
+    np.testing.assert_allclose(*outcomes, rtol=1e-7)
 
 
 def test_factors_do_not_depend_on_how_parameters_came(compiled, structure, mixture):

@@ -4,6 +4,7 @@
 #define EMFUSE_CLIMB_H
 
 #include <algorithm>
+#include <memory>
 #include "_accelerate.h"
 
 enum Ending { STOPPED = 0, LEFT_ALONE = 1, NO_MEMORY = 2, INTERRUPTED = 3 };
@@ -16,7 +17,7 @@ struct Rows {
 };
 
 struct Stop {                /* `emfuse.stopping`; what is 0 is not asked, but for steps, which is then -1 */
-    double within, gain_a_row;
+    double within, gain, gain_a_row, relative_gain;
     ptrdiff_t most_sweeps, steps;
     double noise;            /* nats a row */
 };
@@ -35,10 +36,11 @@ struct Sums {
 class Climb {
 public:
     /* floor_constant: log det V + D of the floor's variances */
-    Climb(const Rows& rows, int form, ptrdiff_t K, const Rules& rules, double floor_constant, const Stop& stop)
+    Climb(const Rows& rows, int form, int structure, ptrdiff_t K, const Rules& rules, double floor_constant, const Stop& stop)
         : rows(rows), form(form), K(K), D(rows.data.D), numbers(form == FULL ? K * D * D : form == TIED ? D * D : form == DIAG ? K * D : K),
           rules(rules), floor_constant(floor_constant), stop(stop), here(K, D, numbers), sums(K, D, numbers), image(K, D, numbers),
-          trial(K, D, numbers), image_of_trial(K, D, numbers), trial_sums(K, D, numbers) {}
+          trial(K, D, numbers), image_of_trial(K, D, numbers), trial_sums(K, D, numbers),
+          kind(structure == OF_FORM ? nullptr : new Decomposed(structure, form, K, D, rules.least_left)) {}
 
     /* EM from `here`, with its factors; `emqn` may be none. `interrupted` is asked now and then. Where it is LEFT_ALONE, that
        begins with a sweep under `here`, which is not in the trace. */
@@ -64,6 +66,7 @@ public:
 private:
     Mix image, trial, image_of_trial;
     Sums trial_sums;
+    const std::unique_ptr<Decomposed> kind;
     bool in_trace = false;
 
     Ending go(Emqn* emqn, bool (*interrupted)()) {
@@ -94,6 +97,7 @@ private:
                 memcpy(&trial.mu[0], tried.mu, K * D * sizeof(double));
                 memcpy(&trial.P[0], tried.P, numbers * sizeof(double));
                 memcpy(&trial.c[0], emqn->constant_of_tried(), K * sizeof(double));
+                if (kind && !shape(&trial)) return LEFT_ALONE;
                 if (!sweep(trial, trial.mu, &trial_sums)) return NO_MEMORY;
                 if (value(trial, trial_sums) >= now + advice.promised - rounding &&
                     maximise(&trial_sums, trial, &image_of_trial)) {
@@ -108,6 +112,12 @@ private:
             have_image = false;
             if (!sweep(here, here.mu, &sums)) return NO_MEMORY;
         }
+    }
+
+    /* A trial made to have the structure: it does to first order. */
+    bool shape(Mix* m) {
+        return kind->nearest(&m->w[0], &m->C[0], &m->C[0]) &&
+               factor_plainly(form, K, D, &m->w[0], &m->C[0], rules.least_left, &m->P[0], &m->c[0]);
     }
 
     static Point point(const Mix& m) { return Point{&m.w[0], &m.mu[0], &m.P[0]}; }
@@ -136,14 +146,14 @@ private:
 
     /* The M step after `m`, with sums taken again about the new means where these are far; false where it is not plain. */
     bool maximise(Sums* s, const Mix& m, Mix* made) {
-        int done = maximise_plainly(form, K, D, &m.mu[0], &s->mass[0], &s->first[0], &s->second[0], rules, &made->w[0], &made->mu[0],
-                                    &made->C[0], &made->P[0], &made->c[0]);
+        int done = maximise_plainly(form, K, D, &m.mu[0], &s->mass[0], &s->first[0], &s->second[0], rules, kind.get(), &m.C[0], &made->w[0],
+                                    &made->mu[0], &made->C[0], &made->P[0], &made->c[0]);
         if (done == DONE_BUT_FAR) {
             const std::vector<double> origin = made->mu;
             Sums again(K, D, numbers);
             if (!sweep(m, origin, &again)) return false;
-            done = maximise_plainly(form, K, D, &origin[0], &again.mass[0], &again.first[0], &again.second[0], rules, &made->w[0],
-                                    &made->mu[0], &made->C[0], &made->P[0], &made->c[0]);
+            done = maximise_plainly(form, K, D, &origin[0], &again.mass[0], &again.first[0], &again.second[0], rules, kind.get(), &m.C[0],
+                                    &made->w[0], &made->mu[0], &made->C[0], &made->P[0], &made->c[0]);
         }
         return done == DONE;
     }
@@ -205,7 +215,11 @@ private:
                 return true;
             }
         }
-        if (stop.gain_a_row > 0 && n > 1 && fabs(trace[n - 1] - trace[n - 2]) / rows.weight < stop.gain_a_row) return true;
+        if (n > 1) {
+            const double change = fabs(trace[n - 1] - trace[n - 2]);
+            if (change < stop.gain || change / rows.weight < stop.gain_a_row || change / (1 + fabs(trace[n - 1])) < stop.relative_gain)
+                return true;
+        }
         at_limit = (stop.steps >= 0 && n - 1 >= stop.steps) || (stop.most_sweeps > 0 && (n > sweeps ? n : sweeps) >= stop.most_sweeps);
         return at_limit;
     }

@@ -245,7 +245,7 @@ static Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const
     Outcome outcome = NOT_PLAINLY;
     ptrdiff_t sweeps = 0;
     for (ptrdiff_t start = 0; start < wish.starts; start++) {
-        Climb climb(rows, wish.form, K, rules, constant, wish.stop);
+        Climb climb(rows, wish.form, OF_FORM, K, rules, constant, wish.stop);
         if (!Starter(&climb, &mean[0], &variance[0], wish.by_parts && start == 0).start(Random(wish.seed + (uint64_t)start, number))) continue;
         Emqn emqn(wish.form, K, D, rows.weight, wish.warm_up, wish.limits);
         const Ending ending = climb.run(wish.accelerate ? &emqn : nullptr, never);

@@ -4,11 +4,7 @@
 #ifndef EMFUSE_MAXIMISE_H
 #define EMFUSE_MAXIMISE_H
 
-#include <math.h>
-#include "_walk.h"
-
-static const double LOG_2_PI = 1.8378770664093454836;
-static const double MODERATE_VARIANCE = 1e280;   /* between 1 / this and this no product below leaves the range */
+#include "_decomposed.h"
 
 enum { NOT_PLAIN = 0, DONE = 1, DONE_BUT_FAR = 2 };
 
@@ -22,64 +18,6 @@ struct Rules {
     double floor_rows;       /* and how many rows it is the scatter of */
     double most_floor;       /* the most of a component's variance that may be the floor's */
 };
-
-static bool moderate(double variance) { return variance > 1 / MODERATE_VARIANCE && variance < MODERATE_VARIANCE; }
-
-/* Lower P with P' P = inverse of the covariance C. */
-static bool invert_triangle(const double* C, ptrdiff_t D, double least_left, double* P) {
-    for (ptrdiff_t i = 0; i < D; i++) {       /* the Cholesky factor L first, in P */
-        double left = C[i * D + i];
-        if (!moderate(left)) return false;
-        for (ptrdiff_t j = 0; j < i; j++) {
-            double value = C[i * D + j];
-            for (ptrdiff_t t = 0; t < j; t++) value -= P[i * D + t] * P[j * D + t];
-            value /= P[j * D + j];
-            P[i * D + j] = value;
-            left -= value * value;
-        }
-        if (!(left >= least_left * C[i * D + i])) return false;
-        P[i * D + i] = sqrt(left);
-        for (ptrdiff_t j = i + 1; j < D; j++) P[i * D + j] = 0;
-    }
-    for (ptrdiff_t i = 0; i < D; i++) {       /* then its inverse in place: row i needs L's row i, and the rows of the inverse before it */
-        const double diagonal = 1 / P[i * D + i];
-        for (ptrdiff_t j = 0; j < i; j++) {
-            double value = 0;
-            for (ptrdiff_t t = j; t < i; t++) value += P[i * D + t] * P[t * D + j];
-            P[i * D + j] = -diagonal * value;   /* L's column j is not needed any more */
-        }
-        P[i * D + i] = diagonal;
-    }
-    return true;
-}
-
-/* P and log_constant (3) of covariances in the form of P. */
-static bool factor_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* weights, const double* covariances, double least_left,
-                           double* P, double* log_constant) {
-    const bool triangle = form == FULL || form == TIED;
-    const ptrdiff_t size = triangle ? D * D : form == DIAG ? D : 1;
-    double log_det = 0;
-    for (ptrdiff_t k = 0; k < K; k++) {
-        if (form != TIED || k == 0) {
-            const double* C = covariances + k * size;
-            double* p = P + k * size;
-            log_det = 0;
-            if (triangle) {
-                if (!invert_triangle(C, D, least_left, p)) return false;
-                for (ptrdiff_t d = 0; d < D; d++) log_det += log(p[d * D + d]);
-            } else {
-                for (ptrdiff_t d = 0; d < size; d++) {
-                    if (!moderate(C[d])) return false;
-                    p[d] = 1 / sqrt(C[d]);
-                    log_det += log(p[d]);
-                }
-                if (form == SPHERICAL) log_det *= (double)D;
-            }
-        }
-        log_constant[k] = log(weights[k]) - 0.5 * (double)D * LOG_2_PI + log_det;
-    }
-    return true;
-}
 
 /* Whether rounding of a scatter, brought to y (2), stays small. */
 static bool keeps_digits(const double* C, const double* P, ptrdiff_t D, double most_rounding) {
@@ -103,15 +41,16 @@ static bool clear_of_floor(int form, ptrdiff_t D, const double* P, const Rules& 
     return share <= rules.most_floor * rows;
 }
 
-/* `second`, covariances and P have the form of the mixture. Writes weights, means, covariances, P and log_constant. */
+/* `second`, covariances and P have the form of the mixture; `kind` is none for scikit-learn's four, else it shapes the scatters, and
+   may search from the covariances `before`. Writes weights, means, covariances, P and log_constant. */
 static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* origin, const double* mass, const double* first, const double* second,
-                            const Rules& rules, double* weights, double* means, double* covariances, double* P, double* log_constant) {
+                            const Rules& rules, Decomposed* kind, const double* before, double* weights, double* means, double* covariances, double* P, double* log_constant) {
     const bool triangle = form == FULL || form == TIED, pooled = form == TIED;
     const ptrdiff_t size = triangle ? D * D : form == DIAG ? D : 1;
     double total = 0;
     bool far = false;
     for (ptrdiff_t k = 0; k < K; k++) {
-        if (!(mass[k] > 0) || (rules.spare_mass > 0 && form != FULL && mass[k] <= 1)) return NOT_PLAIN;
+        if (!(mass[k] > 0) || (rules.spare_mass > 0 && (kind || form != FULL) && mass[k] <= 1)) return NOT_PLAIN;
         total += mass[k] + rules.spare_mass;
     }
     if (!(total < 1e300)) return NOT_PLAIN;
@@ -140,10 +79,13 @@ static int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* or
             else if (form == DIAG) C[d] += rules.floor[d];
             else if (d == 0) C[0] += spread;
         }
+        if (kind) continue;
         const double divisor = pooled ? total + (double)K * rules.floor_rows : mass[k] + rules.spare_mass + rules.floor_rows;
         for (ptrdiff_t i = 0; i < size; i++) C[i] /= divisor;
-        for (ptrdiff_t i = 0; i < size; i += triangle ? D + 1 : 1) C[i] += rules.reg_covar;
     }
+    if (kind && !kind->estimate(covariances, mass, rules.spare_mass + rules.floor_rows, before, covariances)) return NOT_PLAIN;
+    for (ptrdiff_t i = 0; i < (pooled ? 1 : K) * size; i++)
+        if (!triangle || i % size % (D + 1) == 0) covariances[i] += rules.reg_covar;
     for (ptrdiff_t k = 0; k < K; k++) {
         const double* C = covariances + (pooled ? 0 : k * size);
         for (ptrdiff_t d = 0; d < D; d++) {

@@ -32,6 +32,12 @@ cdef extern from "_walk.h" nogil:
     bint evaluate_rows(const Data&, const Mixture&, double* log_density, int64_t* labels, double* responsibilities)
 
 
+cdef extern from "_decomposed.h" nogil:
+    cdef enum Structure: OF_FORM, EII, EEI, VEI, EVI, EEV, VEV, EVV, VEE, EVE, VVE
+    cdef cppclass Decomposed:
+        Decomposed(int structure, int form, ptrdiff_t K, ptrdiff_t D, double least_left) except +
+
+
 cdef extern from "_maximise.h" nogil:
     cdef cppclass Rules:
         double reg_covar
@@ -46,8 +52,8 @@ cdef extern from "_maximise.h" nogil:
     bint factor_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* weights, const double* covariances, double least_left,
                         double* P, double* log_constant)
     int maximise_plainly(int form, ptrdiff_t K, ptrdiff_t D, const double* origin, const double* mass, const double* first,
-                         const double* second, const Rules&, double* weights, double* means, double* covariances, double* P,
-                         double* log_constant)
+                         const double* second, const Rules&, Decomposed* kind, const double* before, double* weights, double* means,
+                         double* covariances, double* P, double* log_constant)
 
 
 cdef extern from "_accelerate.h" nogil:
@@ -86,7 +92,9 @@ cdef extern from "_climb.h" nogil:
         ptrdiff_t group
     cdef cppclass Stop:
         double within
+        double gain
         double gain_a_row
+        double relative_gain
         ptrdiff_t most_sweeps
         ptrdiff_t steps
         double noise
@@ -96,7 +104,7 @@ cdef extern from "_climb.h" nogil:
         vector[double] mass, first, second
         double log_likelihood
     cdef cppclass Climb:
-        Climb(const Rows& rows, int form, ptrdiff_t K, const Rules& rules, double floor_constant, const Stop& stop) except +
+        Climb(const Rows& rows, int form, int structure, ptrdiff_t K, const Rules& rules, double floor_constant, const Stop& stop) except +
         Ending run(Emqn* emqn, bool (*interrupted)() noexcept nogil) except +
         ptrdiff_t numbers
         Mix here
@@ -125,6 +133,10 @@ cdef extern from "_many.h" nogil:
         double log_likelihood, distance
         ptrdiff_t sweeps
     Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const double* v, ptrdiff_t N, Result* result) except +
+
+
+STRUCTURES = {"full": OF_FORM, "tied": OF_FORM, "diag": OF_FORM, "spherical": OF_FORM, "EII": EII, "EEI": EEI, "VEI": VEI, "EVI": EVI,
+              "EEV": EEV, "VEV": VEV, "EVV": EVV, "VEE": VEE, "EVE": EVE, "VVE": VVE}
 
 
 cdef int describe(cnp.ndarray X, Data* data) except -1:
@@ -236,13 +248,17 @@ def factor(*, cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndar
                           doubles(P, size, "P", True), doubles(log_constant, K, "log_constant", True))
 
 
-def maximise(*, cnp.ndarray origin not None, cnp.ndarray mass not None, cnp.ndarray first not None, cnp.ndarray second not None,
-             double reg_covar, double spare_mass, cnp.ndarray floor, double floor_rows, double most_floor, double far,
-             double least_left, double most_rounding, double least_sd, cnp.ndarray weights not None, cnp.ndarray means not None,
-             cnp.ndarray covariances not None, cnp.ndarray P not None, cnp.ndarray log_constant not None):
+def maximise(*, str structure not None, cnp.ndarray before, cnp.ndarray origin not None, cnp.ndarray mass not None,
+             cnp.ndarray first not None, cnp.ndarray second not None, double reg_covar, double spare_mass, cnp.ndarray floor,
+             double floor_rows, double most_floor, double far, double least_left, double most_rounding, double least_sd,
+             cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray P not None,
+             cnp.ndarray log_constant not None):
     """The M step and its factors where they are plain arithmetic: see `emfuse.reference.maximise`, and `emfuse.maximise` for what is not."""
     cdef Mixture shape
     cdef Rules rules
+    cdef Decomposed* kind = NULL
+    if structure not in STRUCTURES:
+        return 0
     if cnp.PyArray_NDIM(origin) != 2:
         raise TypeError(f"origin must be 2-D, got {origin.ndim}-D")
     cdef ptrdiff_t K = cnp.PyArray_DIM(origin, 0), D = cnp.PyArray_DIM(origin, 1)
@@ -252,10 +268,17 @@ def maximise(*, cnp.ndarray origin not None, cnp.ndarray mass not None, cnp.ndar
     rules.least_left, rules.most_rounding, rules.least_sd = least_left, most_rounding, least_sd
     rules.floor = doubles(floor, D, "floor") if floor is not None else NULL
     rules.floor_rows, rules.most_floor = floor_rows, most_floor
-    return maximise_plainly(
-        shape.form, K, D, shape.mu, doubles(mass, K, "mass"), doubles(first, K * D, "first"), doubles(second, size, "second"), rules,
-        doubles(weights, K, "weights", True), doubles(means, K * D, "means", True), doubles(covariances, size, "covariances", True),
-        doubles(P, size, "P", True), doubles(log_constant, K, "log_constant", True))
+    cdef int which = STRUCTURES[structure]
+    cdef const double* old = doubles(before, size, "before") if before is not None else NULL
+    if which != OF_FORM:
+        kind = new Decomposed(which, shape.form, K, D, least_left)
+    try:
+        return maximise_plainly(
+            shape.form, K, D, shape.mu, doubles(mass, K, "mass"), doubles(first, K * D, "first"), doubles(second, size, "second"), rules,
+            kind, old, doubles(weights, K, "weights", True), doubles(means, K * D, "means", True),
+            doubles(covariances, size, "covariances", True), doubles(P, size, "P", True), doubles(log_constant, K, "log_constant", True))
+    finally:
+        del kind
 
 
 cdef class QuasiNewton:
@@ -325,16 +348,19 @@ cdef int raise_what_is_set() except? -1:
     return -1
 
 
-def climb(*, cnp.ndarray X not None, cnp.ndarray sample_weight, double weight, ptrdiff_t group, double noise,
+def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_weight, double weight, ptrdiff_t group, double noise,
           cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray P not None,
           cnp.ndarray log_constant not None, cnp.ndarray mass not None, cnp.ndarray first not None, cnp.ndarray second not None,
           double reg_covar, double spare_mass, cnp.ndarray floor, double floor_rows, double floor_constant, double most_floor,
-          double far, double least_left, double most_rounding, double least_sd, double within, double gain_a_row,
-          ptrdiff_t most_sweeps, ptrdiff_t steps, QuasiNewton accelerator):
+          double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
+          double relative_gain, ptrdiff_t most_sweeps, ptrdiff_t steps, QuasiNewton accelerator):
     """Climb from a mixture by EM, in place, until a rule says so; and fill the statistics under it.
 
-    Returns (whether a rule stopped it, trace, sweeps, promised, remaining, settled, log-likelihood).
+    Returns (whether a rule stopped it, trace, sweeps, promised, remaining, settled, log-likelihood), or None, where it has no M step
+    of that structure.
     """
+    if structure not in STRUCTURES:
+        return None
     cdef Rows rows
     cdef Mixture mixture
     cdef Rules rules
@@ -348,14 +374,15 @@ def climb(*, cnp.ndarray X not None, cnp.ndarray sample_weight, double weight, p
     rules.least_left, rules.most_rounding, rules.least_sd = least_left, most_rounding, least_sd
     rules.floor = doubles(floor, D, "floor") if floor is not None else NULL
     rules.floor_rows, rules.most_floor = floor_rows, most_floor
-    stop.within, stop.gain_a_row, stop.most_sweeps, stop.steps, stop.noise = within, gain_a_row, most_sweeps, steps, noise
+    stop.within, stop.gain, stop.gain_a_row, stop.relative_gain = within, gain, gain_a_row, relative_gain
+    stop.most_sweeps, stop.steps, stop.noise = most_sweeps, steps, noise
     arrays = ((weights, K), (means, K * D), (covariances, size), (P, size), (log_constant, K), (mass, K), (first, K * D), (second, size))
     cdef double* at[8]
     cdef ptrdiff_t lengths[8]
     cdef ptrdiff_t i
     for i, (array, length) in enumerate(arrays):
         at[i], lengths[i] = doubles(array, length, "a mixture and its statistics", True), length
-    cdef Climb* it = new Climb(rows, mixture.form, K, rules, floor_constant, stop)
+    cdef Climb* it = new Climb(rows, mixture.form, STRUCTURES[structure], K, rules, floor_constant, stop)
     cdef Emqn* emqn = accelerator.emqn if accelerator is not None else NULL
     cdef Ending ending
     cdef vector[double]* kept[8]
@@ -380,9 +407,9 @@ def climb(*, cnp.ndarray X not None, cnp.ndarray sample_weight, double weight, p
 
 def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end, str form,
                ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor, double most_floor,
-               double far, double least_left, double most_rounding, double least_sd, double within, double gain_a_row,
-               ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase, double radius,
-               double curvature, double least_weight, double look_below, double most_log, cnp.ndarray weights not None,
+               double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
+               double relative_gain, ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase,
+               double radius, double curvature, double least_weight, double look_below, double most_log, cnp.ndarray weights not None,
                cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None,
                cnp.ndarray distance not None, cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
     """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs."""
@@ -413,8 +440,8 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
     wish.rules.floor = NULL
     wish.rules.least_left, wish.rules.most_rounding, wish.rules.least_sd = least_left, most_rounding, least_sd
     wish.rules.most_floor = most_floor
-    wish.stop.within, wish.stop.gain_a_row, wish.stop.most_sweeps, wish.stop.steps = within, gain_a_row, most_sweeps, steps
-    wish.stop.noise = noise
+    wish.stop.within, wish.stop.gain, wish.stop.gain_a_row, wish.stop.relative_gain = within, gain, gain_a_row, relative_gain
+    wish.stop.most_sweeps, wish.stop.steps, wish.stop.noise = most_sweeps, steps, noise
     wish.limits.pairs, wish.limits.rebase, wish.limits.radius, wish.limits.curvature = pairs, rebase, radius, curvature
     wish.limits.least_weight, wish.limits.look_below, wish.limits.most_log = least_weight, look_below, most_log
     wish.limits.least_left = least_left

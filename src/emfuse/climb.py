@@ -258,6 +258,7 @@ class Climb:
         weights, means, covariances, P, log_constant = (array.copy() for array in mixture)
         s = SufficientStatistics.zeros(means, p.factors.form)
         done = kernels.load().climb(
+            structure=self.structure.name,
             X=engine.X,
             sample_weight=engine.sample_weight,
             weight=engine.weight,
@@ -297,7 +298,7 @@ class Climb:
 
 def _is_small(engine: Any, p: Parameters) -> bool:
     """Whether a sweep is one group, in float64, of a mixture that is plain arithmetic."""
-    if type(engine) is not InMemory or p.structure not in STRUCTURES or p.n_features > FEW_FEATURES:
+    if type(engine) is not InMemory or p.n_features > FEW_FEATURES:
         return False
     if p.structure == "tied" and p.n_features >= POOLED_FROM:
         return False

@@ -87,6 +87,8 @@ class Build(Protocol):
     def maximise(
         self,
         *,
+        structure: str,
+        before: Doubles | None,
         origin: Doubles,
         mass: Doubles,
         first: Doubles,

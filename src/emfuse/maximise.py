@@ -19,7 +19,7 @@ from emfuse._typing import Doubles
 from emfuse.constraints import Held
 from emfuse.parameters import FEW_FEATURES, Factors, Parameters
 from emfuse.statistics import SufficientStatistics, in_form_of
-from emfuse.structures import EPS, REFINE_BELOW, STRUCTURES, NotPositiveDefinite, Structure, structure_named
+from emfuse.structures import EPS, REFINE_BELOW, NotPositiveDefinite, Structure, structure_named
 
 # Sums of rows carry rounding of a few eps. What is left of a feature's variance given the features before it must be 1 / this of
 # what that rounding can make there, or more: else the density is made of rounding, as for a column that repeats others.
@@ -146,8 +146,8 @@ def step(
 
     The means are then good as the origin of another sweep; the covariances have not been looked at, and are good for nothing.
     """
-    if held is None and structure.name in STRUCTURES:
-        plain = _step_of_build(statistics, structure, reg_covar, spare_mass, floor)
+    if held is None:
+        plain = _step_of_build(statistics, structure, reg_covar, spare_mass, floor, before)
         if plain is not None:
             return plain
     parameters = estimate(
@@ -162,7 +162,12 @@ def step(
 
 
 def _step_of_build(
-    statistics: SufficientStatistics, structure: Structure, reg_covar: float, spare_mass: float, floor: Floor | None
+    statistics: SufficientStatistics,
+    structure: Structure,
+    reg_covar: float,
+    spare_mass: float,
+    floor: Floor | None,
+    before: Parameters | None,
 ) -> tuple[Parameters, bool] | None:
     """The same by the active build, or None where it leaves it alone."""
     origin, second = statistics.origin, statistics.second
@@ -173,7 +178,10 @@ def _step_of_build(
     if second.size != covariances.size:  # a start may come with a scatter for each component, whatever the structure
         return None
     factors = Factors(means, np.empty(second.shape), np.empty(K))
+    alike = before is not None and before.covariances.shape == covariances.shape
     done = kernels.load().maximise(
+        structure=structure.name,
+        before=np.ascontiguousarray(before.covariances) if before is not None and alike else None,
         origin=origin,
         mass=statistics.mass,
         first=statistics.first,

@@ -156,6 +156,8 @@ def factor(
 
 def maximise(
     *,
+    structure: str,
+    before: Doubles | None,
     origin: Doubles,
     mass: Doubles,
     first: Doubles,
@@ -177,6 +179,7 @@ def maximise(
 ) -> int:
     """Fill `weights`, `means`, `covariances`, `P` and `log_constant` from statistics, if a build has a way quicker than NumPy.
 
+    structure, before                its name, and the covariances from which a search starts, or None
     origin, mass, first, second      statistics, `second` in the form of P
     reg_covar, spare_mass            as in `emfuse.maximise`
     floor, floor_rows, most_floor    a scatter (D,) or None, of so many rows, and how much of a variance may be its: see there

@@ -256,8 +256,10 @@ def numbers_of(rule: Rule) -> dict[str, float | int] | None:
     for each in rule.rules if isinstance(rule, FirstOf) else (rule,):
         if type(each) is Within:
             name, number = "within", each.nats
-        elif type(each) is GainBelow and each.per_row:
-            name, number = "gain_a_row", each.nats
+        elif type(each) is GainBelow:
+            name, number = "gain_a_row" if each.per_row else "gain", each.nats
+        elif type(each) is RelativeGainBelow:
+            name, number = "relative_gain", each.share
         elif type(each) is SweepLimit:
             name, number = "most_sweeps", max(1, each.sweeps)
         elif type(each) is Steps:
@@ -267,7 +269,7 @@ def numbers_of(rule: Rule) -> dict[str, float | int] | None:
         if name in numbers:
             return None
         numbers[name] = number
-    return {"within": 0.0, "gain_a_row": 0.0, "most_sweeps": 0, "steps": -1, **numbers}
+    return {"within": 0.0, "gain": 0.0, "gain_a_row": 0.0, "relative_gain": 0.0, "most_sweeps": 0, "steps": -1, **numbers}
 
 
 def as_rule(stop: Rule | int) -> Rule:
