@@ -234,6 +234,25 @@ def test_a_builds_own_step_has_the_ten_structures_too(compiled, kind, K, D, with
     np.testing.assert_allclose(made.factors.log_constant, wanted.factors.log_constant, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", DECOMPOSED, ids=lambda kind: kind.name)
+def test_where_the_numbers_lie_in_memory_does_not_matter(compiled, kind, mixture):
+    """The same bits from arrays at other addresses, so that a fit can be had again: compilers test addresses for overlap."""
+    random = np.random.default_rng(0)
+    for K, D in ((2, 2), (4, 3), (3, 8)):
+        p = mixture(kind.name, K=K, D=D)
+        engine = InMemory(p.sample(100 * K, random_state=0)[0])
+        for _ in range(5):  # each a search of its own
+            s, found = engine.sweep(p.factors), []
+            for offset in range(16):
+                around = [np.empty(n) for n in random.integers(1, 300, 10)]  # other neighbours on the heap
+                covariances = np.empty(p.covariances.size + 16)[offset:][: p.covariances.size].reshape(p.covariances.shape)
+                covariances[...] = p.covariances
+                found.append(step(s, kind, before=emfuse.Parameters.unchecked(p.weights, p.means, covariances, kind))[0])
+                del around
+            assert {made.covariances.tobytes() for made in found} == {found[0].covariances.tobytes()}
+            p = found[0]
+
+
 def scaled(p, unit):
     """Covariances in standard deviations of another mixture."""
     sds = unit.sds

@@ -1,6 +1,9 @@
 /* The best covariances of ten structures, by what their components have in common, for few features: `emfuse.decomposed` is the
    definition, and says why. What is not plain arithmetic (a scatter that is singular, volumes that run apart, axes on a saddle) is
-   left to it, by returning false. */
+   left to it, by returning false.
+
+   A loop that adds up stores nothing: or a compiler looks where the arrays lie before it takes vectors, and what it then rounds
+   would depend on that. */
 #ifndef EMFUSE_DECOMPOSED_H
 #define EMFUSE_DECOMPOSED_H
 
@@ -192,7 +195,8 @@ private:
             for (;; halvings++, scale *= 0.5) {
                 if (halvings == MOST_HALVINGS) return true;   /* nothing but rounding is left */
                 double of_shares = 0;
-                for (ptrdiff_t k = 0; k < K; k++) next[k] = x[k] + scale * step[k], of_shares += share[k] * scale * step[k];
+                for (ptrdiff_t k = 0; k < K; k++) next[k] = x[k] + scale * step[k];
+                for (ptrdiff_t k = 0; k < K; k++) of_shares += share[k] * scale * step[k];
                 if (!parts(next.data(), parted.data(), &changed)) return false;
                 if (changed - value - (double)D * of_shares <= 0.2 * scale * slope) break;
             }
@@ -214,13 +218,14 @@ private:
                 else return false;
             }
         for (ptrdiff_t i = 0; i < K; i++) {
-            step[i] = -gradient[i];
-            for (ptrdiff_t u = 0; u < i; u++) step[i] -= H[i * K + u] * step[u];
-            step[i] /= H[i * K + i];
+            double left_over = -gradient[i];
+            for (ptrdiff_t u = 0; u < i; u++) left_over -= H[i * K + u] * step[u];
+            step[i] = left_over / H[i * K + i];
         }
         for (ptrdiff_t i = K - 1; i >= 0; i--) {
-            for (ptrdiff_t u = i + 1; u < K; u++) step[i] -= H[u * K + i] * step[u];
-            step[i] /= H[i * K + i];
+            double left_over = step[i];
+            for (ptrdiff_t u = i + 1; u < K; u++) left_over -= H[u * K + i] * step[u];
+            step[i] = left_over / H[i * K + i];
         }
         return true;
     }
@@ -398,11 +403,11 @@ private:
         for (ptrdiff_t i = 0; i < D; i++)
             for (ptrdiff_t j = 0; j < D; j++) {
                 double total = 0, ratio = 0;
+                for (ptrdiff_t k = 0; k < K; k++) own[k * size + i * D + j] = 2 * at[k * size + i * D + j] / w[k * D + j];
                 for (ptrdiff_t k = 0; k < K; k++) {
-                    const double here = at[k * size + i * D + j] / w[k * D + j];
-                    own[k * size + i * D + j] = 2 * here;
-                    total += x[k] * here;
-                    ratio += x[k] * (w[k * D + i] / w[k * D + j] - 2 * here * here);
+                    const double twice = own[k * size + i * D + j];
+                    total += 0.5 * x[k] * twice;
+                    ratio += x[k] * (w[k * D + i] / w[k * D + j] - 0.5 * twice * twice);
                 }
                 pooled[i * D + j] = total;
                 curvature[i * D + j] = ratio;
@@ -438,16 +443,14 @@ private:
         for (ptrdiff_t k = 0; k < K; k++) {
             double* T = L.data();
             multiply(&M[k * size], turned.data(), false, false, T);
-            double first = 0;
+            double first = 0;   /* of an equal volume: what it changes by */
             for (ptrdiff_t j = 0; j < D; j++) first += T[j * (D + 1)] * 2 * x[k] / w[k * D + j] / (double)D;
             firsts += first;
             for (ptrdiff_t j = 0; j < D; j++) {
                 const double change = T[j * (D + 1)], over = 2 * x[k] / w[k * D + j];
-                for (ptrdiff_t i = 0; i < D; i++) {
-                    const double by = own[k * size + i * D + j];
-                    product[i * D + j] += (T[i * D + j] - change * by) * over + (structure == EVE ? first * by : 0);
-                }
+                for (ptrdiff_t i = 0; i < D; i++) product[i * D + j] += (T[i * D + j] - change * own[k * size + i * D + j]) * over;
             }
+            for (ptrdiff_t i = 0; structure == EVE && i < size; i++) product[i] += first * own[k * size + i];
         }
         for (ptrdiff_t i = 0; structure == EVE && i < size; i++) product[i] -= 2 * firsts * pooled[i];
         for (ptrdiff_t i = 0; i < D; i++)
@@ -478,7 +481,8 @@ private:
             for (ptrdiff_t i = 0; i < size; i++) way[i] = left[i] + again * way[i];
             across = again * (across + far * length), length = squares + again * again * length;
         }
-        for (ptrdiff_t i = 0; i < size; i++) gain += 0.25 * (left[i] - unit[i] * slope[i]) * E[i], E[i] *= unit[i];
+        for (ptrdiff_t i = 0; i < size; i++) gain += 0.25 * (left[i] - unit[i] * slope[i]) * E[i];
+        for (ptrdiff_t i = 0; i < size; i++) E[i] *= unit[i];
         *promised = gain, *reached = sqrt(square);
     }
 
@@ -499,8 +503,9 @@ private:
             }
         for (ptrdiff_t i = D - 1; i >= 0; i--)
             for (ptrdiff_t j = 0; j < D; j++) {
-                for (ptrdiff_t u = i + 1; u < D; u++) R[i * D + j] -= A[i * D + u] * R[u * D + j];
-                R[i * D + j] /= A[i * D + i];
+                double left_over = R[i * D + j];
+                for (ptrdiff_t u = i + 1; u < D; u++) left_over -= A[i * D + u] * R[u * D + j];
+                R[i * D + j] = left_over / A[i * D + i];
             }
         multiply(from.data(), R.data(), false, false, made.data());
     }
