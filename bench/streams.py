@@ -9,7 +9,7 @@ bound it: the page cache's, at which one thread copies the .npy file out of it, 
 core's own cache holds, on one thread, times the threads (too much, where two of them share a core).
 
 Memory is that of a fresh process which fits three steps from the file, looked at every two milliseconds: its peak beyond what it
-was before, without the pages of files, which the system takes back when it likes.
+was before, pages of the files counted in.
 """
 
 import argparse
@@ -168,11 +168,11 @@ def child(options):
     return [] if options.threads is None else ["--threads", str(options.threads)]
 
 
-def anonymous_mb():
-    """What this process holds that is no file's, or None where the system does not tell."""
+def resident_mb():
+    """What this process holds in memory, pages of files included, or None where the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text()
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("RssAnon"))
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
     except (OSError, StopIteration):
         return None
 
@@ -182,14 +182,14 @@ def peak_beyond_mb(path, K, D, n_threads):
     made = problem(Case("child", ROWS_MADE // 10, D, K, "full", why="")).astype(np.float32)
     start = Parameters(made.start.weights, made.start.means, made.start.covariances, "full")
     emfuse.em(Blocks.of(made.X, n_threads=n_threads), start, stop=1)
-    before = anonymous_mb()
+    before = resident_mb()
     if before is None:
         return "null"
     most, over = [before], threading.Event()
 
     def watch():
         while not over.wait(0.002):
-            most[0] = max(most[0], anonymous_mb())
+            most[0] = max(most[0], resident_mb())
 
     watcher = threading.Thread(target=watch)
     watcher.start()

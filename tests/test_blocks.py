@@ -362,13 +362,13 @@ def test_the_next_blocks_are_asked_for_while_one_is_swept(monkeypatch, rows):
 
     sweep = InMemory._sweep
 
-    def watched(engine, *arguments):
+    def watched(engine, *arguments, **options):
         i = len(swept)
         swept.append(i)
         for event in asked[: i + 1 + AHEAD]:
             assert event.wait(SOON), "it was read only after the sweep before"
         assert not any(event.is_set() for event in asked[i + 1 + AHEAD :])
-        return sweep(engine, *arguments)
+        return sweep(engine, *arguments, **options)
 
     monkeypatch.setattr(InMemory, "_sweep", watched)
     Blocks(make, n_threads=1).sweep(p.factors)
@@ -442,7 +442,7 @@ def test_an_error_of_the_sweep_leaves_nothing_behind(monkeypatch, rows, error, n
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(InMemory, "_sweep", lambda *arguments: (_ for _ in ()).throw(error()))
+    monkeypatch.setattr(InMemory, "_sweep", lambda *arguments, **options: (_ for _ in ()).throw(error()))
     with pytest.raises(error):
         Blocks(make, n_threads=n_threads).sweep(p.factors)
     assert closed == [True]
@@ -1156,8 +1156,8 @@ from pathlib import Path
 from emfuse import Parameters
 from emfuse.blocks import Blocks
 
-def anonymous():
-    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line)
+def resident():
+    return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
 
 N, file = 100_000_000, sys.argv[1]
 np.lib.format.open_memmap(file, "w+", np.float32, (N, 1))  # 400 MB of zeros, which take no room on disk
@@ -1167,31 +1167,29 @@ most, over, step = [0.0], threading.Event(), 1 << 23
 
 def watch():
     while not over.wait(0.002):
-        most[0] = max(most[0], anonymous())
+        most[0] = max(most[0], resident())
 
 def make():
-    X = np.load(file, mmap_mode="r")
-    return (X[i : i + step] + np.float32(1.0) for i in range(0, N, step))
+    return (np.ones((min(step, N - i), 1), np.float32) for i in range(0, N, step))
 
 threading.Thread(target=watch, daemon=True).start()
 for blocks in (Blocks.of(file, n_threads=2), Blocks(make, n_threads=2)):
-    before, most[0] = anonymous(), 0.0
+    before, most[0] = resident(), 0.0
     assert blocks.sweep(p.factors).weight == N
     print(most[0] - before, end=" ")
 over.set()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory that is not a file's is read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_bounded_whatever_the_number_of_rows(tmp_path):
-    """400 MB in 2 threads: slices of a file take none; blocks of 32 MiB that are computed, the five that are said at most."""
+    """400 MB in 2 threads: of blocks of 32 MiB, mapped or computed, the five that are said at most; pages of the file count."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path / "zeros.npy")], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     sliced, computed = map(float, done.stdout.split())
-    assert sliced < 32.0  # MiB: what the threads' own stacks and scratch take
-    assert computed < 5 * 32.0 + 32.0
+    assert max(sliced, computed) < 5 * 32.0 + 32.0  # MiB; 32 for the threads' own stacks and scratch
 
 
 @pytest.mark.parametrize("structure", ["full", "tied", "VEE"])

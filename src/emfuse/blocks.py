@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import glob
 import importlib
+import math
 import os
 import re
 import sys
@@ -43,7 +44,7 @@ from emfuse.threads import in_order, thread_count
 
 BLOCK_BYTES = 1 << 25  # 32 MiB: far more than handing it over costs, far less than memory
 AHEAD = 2  # blocks that are read before they are asked for: two, so that a slow one does not hold the sweep up at once
-CHUNKS = 16  # in a block at most: enough for many threads, and so few that handing them over costs little
+CHUNKS = 8  # in a block at most: with those read ahead enough for many threads, and so few that handing them over costs little
 MOST_UNPACKED = 1 << 28  # bytes: a chunk of a compressed data set up to this size is a block, since it is unpacked whole anyway
 DRAWN_AT_ONCE = 1 << 18  # rows looked at together when a sample is drawn
 PAGE = 4096  # bytes
@@ -203,7 +204,7 @@ class Blocks:
 
         def swept(chunk: Block) -> tuple[SufficientStatistics, Block]:
             # not `InMemory.sweep`: where components share P, it would want the scatter of the chunk's rows first
-            return chunk.engine._sweep(factors, origin, hard), chunk
+            return chunk.engine._sweep(factors, origin, hard, in_one=True), chunk
 
         total = SufficientStatistics.zeros(origin, factors.form)
         few = self._rows is not None and self._rows <= GROUP_ROWS
@@ -645,16 +646,33 @@ def _first_bytes(file: str) -> bytes:
         return opened.read(4)
 
 
-def _npy(file: str) -> Callable[[], AnyArray]:
+def _npy(file: str) -> Callable[[], Any]:
     """Return what opens a .npy file: anew for each walk, so that none stays open between them."""
 
-    def opened() -> AnyArray:
+    def opened() -> Any:
         try:
-            return cast(AnyArray, np.load(file, mmap_mode="r", allow_pickle=False))
+            whole = np.load(file, mmap_mode="r", allow_pickle=False)
+            return _Windows(whole) if whole.flags.c_contiguous and whole.ndim else whole
         except (ValueError, EOFError):
             raise ValueError(f"{file}: not a whole NumPy file of plain numbers") from None
 
     return opened
+
+
+class _Windows:
+    """A .npy file of rows one after the other, of which each slice is a mapping of its own: what has been swept is let go."""
+
+    def __init__(self, whole: np.memmap[Any, Any]):
+        self.shape, self.dtype, self.offset = whole.shape, whole.dtype, whole.offset
+        self.row_bytes = whole.dtype.itemsize * math.prod(whole.shape[1:])
+        self.file = open(cast(Any, whole.filename), "rb")  # noqa: SIM115  closed with the last reference to this
+
+    def __getitem__(self, rows: slice) -> AnyArray:
+        start, stop, _ = rows.indices(self.shape[0])
+        shape = (stop - start, *self.shape[1:])
+        if 0 in shape:
+            return np.empty(shape, self.dtype)
+        return np.memmap(self.file, self.dtype, "r", self.offset + start * self.row_bytes, shape)
 
 
 class _Arrays:
@@ -698,9 +716,10 @@ class _Arrays:
         return self.name or "X"
 
     def _part(self, X: Any, v: Any, start: int, before: int, file: str | None) -> Part:
-        x = np.asarray(X[start : start + self.block_rows])
-        if isinstance(X, np.memmap):
+        x = X[start : start + self.block_rows]
+        if isinstance(x, np.memmap):
             _touch(x)
+        x = np.asarray(x)
         x = x[:, None] if x.ndim == 1 else x
         weights = x[:, self.weighing] if self.weighing is not None else None
         if v is not None:

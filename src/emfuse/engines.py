@@ -127,8 +127,10 @@ class InMemory:
             self._report_far_row(factors)
         return total
 
-    def _sweep(self, factors: Factors, origin: Doubles, hard: bool, *, scatter: bool = True) -> SufficientStatistics:
-        """Sweep every group and add their statistics; without `scatter`, `second` stays 0."""
+    def _sweep(
+        self, factors: Factors, origin: Doubles, hard: bool, *, scatter: bool = True, in_one: bool = False
+    ) -> SufficientStatistics:
+        """Sweep every group and add their statistics; without `scatter`, `second` stays 0; `in_one`: all rows are one group."""
         build, form = kernels.load(), factors.form
         # with fewer rows than that, asking whether float32 is safe takes longer than float64
         single = self.X.dtype == np.float32 and len(self.X) > GROUP_ROWS and _safe_in_float(factors)
@@ -152,7 +154,7 @@ class InMemory:
             sums.weight += float(len(X)) if v is None else float(v.sum())
             return sums
 
-        groups = cut(len(self.X), factors)
+        groups = [slice(None)] if in_one else cut(len(self.X), factors)
         total = SufficientStatistics.zeros(origin, form)
         if self.n_threads == 1 or len(groups) == 1:
             for rows in groups:  # a build adds a group's sums when it has them all: the same additions as below
