@@ -5,6 +5,7 @@ import pytest
 
 import emfuse
 from emfuse import fit_many, stopping
+from emfuse.decomposed import DECOMPOSED
 
 RANDOM = np.random.default_rng(0)
 SETS = [
@@ -33,6 +34,19 @@ def test_each_is_the_maximum_that_em_finds_from_there(build, structure, D, accel
         assert made.bic[i] == pytest.approx(again.parameters.free_parameters * np.log(len(X)) - 2 * made.log_likelihood[i])
         assert made.aic[i] == pytest.approx(2 * made.free_parameters - 2 * made.log_likelihood[i])
         np.testing.assert_allclose(made.sds[i], made[i].sds)
+
+
+@pytest.mark.parametrize("structure", [kind.name for kind in DECOMPOSED])
+def test_mclusts_structures_are_fitted_too(build, structure):
+    """EM from each answer gains nothing."""
+    sets = [np.column_stack([x, 0.5 * x + RANDOM.normal(0, 0.5, len(x))]) for x in SETS]
+    made = fit_many(sets, 2, structure=structure)
+    assert made.converged.all() and not made.failures
+    for i, X in enumerate(sets):
+        again = emfuse.em(X, made[i], stop=50)
+        assert again.trace[0] == pytest.approx(made.log_likelihood[i], rel=1e-12)
+        assert again.log_likelihood == pytest.approx(made.log_likelihood[i], abs=1e-4)
+        assert made.bic[i] == pytest.approx(again.parameters.free_parameters * np.log(len(X)) - 2 * made.log_likelihood[i])
 
 
 def test_all_forms_of_the_same_data_give_the_same_answer():
@@ -156,5 +170,5 @@ def test_what_is_wrong_with_the_call_is_an_error(arguments, error, words):
         fit_many(*arguments)
     with pytest.raises(TypeError, match=r"stop must be one of stopping\.Within"):
         fit_many(SETS, 2, stop=lambda trace: None)
-    with pytest.raises(ValueError, match=r"structure must be one of .* here, got 'VVE'"):
-        fit_many(SETS, 2, structure="VVE")
+    with pytest.raises(ValueError, match=r"structure must be one of .* got 'VVW'"):
+        fit_many(SETS, 2, structure="VVW")

@@ -50,6 +50,9 @@ public:
         return ending;
     }
 
+    /* The start made to have the structure. */
+    bool shape_start() { return !kind || shape(&here); }
+
     const Rows rows;
     const int form;
     const ptrdiff_t K, D, numbers;
@@ -114,7 +117,7 @@ private:
         }
     }
 
-    /* A trial made to have the structure: it does to first order. */
+    /* A mixture made to have the structure; a trial does to first order. */
     bool shape(Mix* m) {
         return kind->nearest(&m->w[0], &m->C[0], &m->C[0]) &&
                factor_plainly(form, K, D, &m->w[0], &m->C[0], rules.least_left, &m->P[0], &m->c[0]);

@@ -195,7 +195,7 @@ static void moments(const double* x, const double* v, ptrdiff_t N, ptrdiff_t D, 
 enum Outcome { CONVERGED = 0, AT_LIMIT = 1, NOT_PLAINLY = 2, TOO_FEW_ROWS = 3, NOT_FINITE = 4, OUT_OF_MEMORY = 5 };
 
 struct Wish {                /* what is asked of each data set */
-    int form;
+    int form, structure;
     ptrdiff_t K, D;
     Rules rules;             /* but for the floor, which depends on the data */
     double variance_floor;
@@ -245,8 +245,9 @@ static Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const
     Outcome outcome = NOT_PLAINLY;
     ptrdiff_t sweeps = 0;
     for (ptrdiff_t start = 0; start < wish.starts; start++) {
-        Climb climb(rows, wish.form, OF_FORM, K, rules, constant, wish.stop);
+        Climb climb(rows, wish.form, wish.structure, K, rules, constant, wish.stop);
         if (!Starter(&climb, &mean[0], &variance[0], wish.by_parts && start == 0).start(Random(wish.seed + (uint64_t)start, number))) continue;
+        if (!climb.shape_start()) continue;
         Emqn emqn(wish.form, K, D, rows.weight, wish.warm_up, wish.limits);
         const Ending ending = climb.run(wish.accelerate ? &emqn : nullptr, never);
         sweeps += climb.sweeps;

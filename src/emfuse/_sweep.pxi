@@ -118,7 +118,7 @@ cdef extern from "_climb.h" nogil:
 cdef extern from "_many.h" nogil:
     cdef enum Outcome: CONVERGED, AT_LIMIT, NOT_PLAINLY, TOO_FEW_ROWS, NOT_FINITE, OUT_OF_MEMORY
     cdef cppclass Wish:
-        int form
+        int form, structure
         ptrdiff_t K, D, warm_up, starts
         Rules rules
         double variance_floor
@@ -135,6 +135,8 @@ cdef extern from "_many.h" nogil:
     Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const double* v, ptrdiff_t N, Result* result) except +
 
 
+FORMS = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL, "EII": SPHERICAL, "EEI": DIAG, "VEI": DIAG, "EVI": DIAG,
+         "EEV": FULL, "VEV": FULL, "EVV": FULL, "VEE": FULL, "EVE": FULL, "VVE": FULL}
 STRUCTURES = {"full": OF_FORM, "tied": OF_FORM, "diag": OF_FORM, "spherical": OF_FORM, "EII": EII, "EEI": EEI, "VEI": VEI, "EVI": EVI,
               "EEV": EEV, "VEV": VEV, "EVV": EVV, "VEE": VEE, "EVE": EVE, "VVE": VVE}
 
@@ -293,7 +295,7 @@ cdef class QuasiNewton:
         cdef Limits limits
         limits.pairs, limits.rebase, limits.radius, limits.curvature = pairs, rebase, radius, curvature
         limits.least_weight, limits.look_below, limits.most_log, limits.least_left = least_weight, look_below, most_log, least_left
-        self.form = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}[form]
+        self.form = FORMS[form]
         self.K, self.D, self.size = K, D, size_of(self.form, K, D)
         self.emqn = new Emqn(self.form, K, D, weight, warm_up, limits)
 
@@ -405,14 +407,19 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
         del it
 
 
-def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end, str form,
-               ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor, double most_floor,
-               double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
+def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end,
+               str structure not None, ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor,
+               double most_floor, double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
                double relative_gain, ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase,
                double radius, double curvature, double least_weight, double look_below, double most_log, cnp.ndarray weights not None,
                cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None,
                cnp.ndarray distance not None, cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
-    """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs."""
+    """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs.
+
+    Of a structure whose M step it has not, none.
+    """
+    if structure not in STRUCTURES:
+        return
     cdef Data data
     describe(X, &data)
     cdef ptrdiff_t M = cnp.PyArray_SIZE(offsets) - 1, D = data.D
@@ -433,7 +440,7 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
     cdef int64_t* swept = <int64_t*>cnp.PyArray_DATA(sweeps)
     cdef int64_t* ended = <int64_t*>cnp.PyArray_DATA(outcome)
     cdef Wish wish
-    wish.form = {"full": FULL, "tied": TIED, "diag": DIAG, "spherical": SPHERICAL}[form]
+    wish.form, wish.structure = FORMS[structure], STRUCTURES[structure]
     wish.K, wish.D, wish.starts, wish.seed, wish.by_parts, wish.accelerate = K, D, starts, seed, by_parts, accelerate
     wish.variance_floor, wish.warm_up = variance_floor, warm_up
     wish.rules.reg_covar, wish.rules.spare_mass, wish.rules.far = 0, 0, far

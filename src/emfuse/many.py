@@ -29,7 +29,7 @@ from emfuse.frames import data_frame
 from emfuse.maximise import MOST_FLOOR, MOST_ROUNDING, RECENTRE_ABOVE, CollapsedComponent
 from emfuse.parameters import FEW_FEATURES, Parameters
 from emfuse.stopping import Rule
-from emfuse.structures import EPS, STRUCTURES, Structure, structure_named
+from emfuse.structures import EPS, Structure, structure_named
 from emfuse.threads import in_order, thread_count
 
 BETWEEN = 0.1  # seconds between two words about progress
@@ -161,7 +161,7 @@ def fit_many(
         of pandas or polars is split by the column or key `by`; a groupby of pandas is taken as it is. Data sets are then in the
         order of their keys.
     n_components : int       K, of each
-    structure : str          "full", "tied", "diag" or "spherical"; up to 16 features
+    structure : str          one of `emfuse.structures`; up to 16 features
     by : column name or keys (rows,)    what a DataFrame is split by; whatever `groupby` takes, of pandas
     columns : list           columns of a DataFrame or groupby to fit; all others than `by` where it is None. `Fits.features`
         has their names
@@ -169,7 +169,7 @@ def fit_many(
     n_init : int             starts of each: the first from parts of equal size (one feature) or k-means++, then Lloyd's
         iteration; the others from k-means++. The highest end is kept
     random_state : int, Generator, RandomState or None    None is the same starts every time
-    stop : Within, GainBelow(per_row=True), SweepLimit, Steps, or `first_of` them; an integer runs exactly that many M steps.
+    stop : Within, GainBelow, RelativeGainBelow, SweepLimit, Steps, or `first_of` them; an integer runs exactly that many M steps.
         Default: `stopping.AT_MAXIMUM`
     acceleration : "auto", "emqn" or None
     variance_floor : float   as in `emfuse.em`
@@ -183,10 +183,6 @@ def fit_many(
     X, offsets, v, keys, names = _as_sets(data, by, columns, sample_weight)
     kind = structure_named(structure)
     M, D = len(offsets) - 1, X.shape[1]
-    if kind.name not in STRUCTURES:
-        raise ValueError(
-            f"structure must be one of {', '.join(map(repr, STRUCTURES))} here, got {structure!r}; `emfuse.fit` has more"
-        )
     if D > FEW_FEATURES:
         raise ValueError(f"data must have at most {FEW_FEATURES} features here, got {D}; use `emfuse.fit` for each")
     K, starts = initialise.checked_count("n_components", n_components), initialise.checked_count("n_init", n_init)
@@ -197,7 +193,9 @@ def fit_many(
     rule = stopping.AT_MAXIMUM if stop is None else stopping.as_rule(stop)
     numbers = stopping.numbers_of(rule)
     if numbers is None:
-        raise TypeError(f"stop must be one of stopping.Within, GainBelow(per_row=True), SweepLimit and Steps here, got {stop!r}")
+        raise TypeError(
+            f"stop must be one of stopping.Within, GainBelow, RelativeGainBelow, SweepLimit and Steps here, got {stop!r}"
+        )
     began = time.monotonic()
     shape = kind.shape(K, D)
     made = Fits(
@@ -226,7 +224,7 @@ def fit_many(
             offsets=offsets,
             begin=chunk.start,
             end=chunk.stop,
-            form=kind.name,
+            structure=kind.name,
             K=K,
             starts=starts,
             seed=seed,
