@@ -107,6 +107,17 @@ cat(sprintf("%.9g", apply(took, 2, median)), sprintf("%d %.17g", as.integer(done
 """
 
 
+BIC_SCRIPT = r"""
+# folder, rows, D -> the median seconds of three calls of mclustBIC with its defaults, and the highest BIC
+given <- commandArgs(trailingOnly = TRUE)
+D <- as.integer(given[3])
+X <- matrix(readBin(file.path(given[1], "rows"), "double", as.integer(given[2]) * D, size = 8, endian = "little"), ncol = D)
+suppressPackageStartupMessages(library(mclust))
+took <- replicate(3, system.time(made <<- mclustBIC(X, verbose = FALSE))[["elapsed"]])
+cat(sprintf("%.9g %.17g", median(took), max(made, na.rm = TRUE)), "\n")
+"""
+
+
 class Ran(NamedTuple):
     """What R did.
 
@@ -157,15 +168,28 @@ def run(package, folder, shape, model, counts, least=0.0):
     trace = Path(folder) / "trace"
     trace.unlink(missing_ok=True)
     asked = (folder, package.name, *shape, model, ",".join(map(str, counts)), least)
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = ["Rscript", str(Path(folder) / "fit.R"), *map(str, asked)]
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, timeout=PATIENCE)
+        *seconds, done, log_likelihood = _last_line(Path(folder) / "fit.R", asked)
     except subprocess.TimeoutExpired:
         raise ValueError(f"> {PATIENCE} s for {counts[-1]} iterations") from None
-    if ran.returncode:
-        raise ValueError((ran.stderr.strip().splitlines() or ["it failed"])[-1])
-    *seconds, done, log_likelihood = ran.stdout.splitlines()[-1].split()
     if int(done) != counts[-1]:
         raise ValueError(f"it stopped after {done} iterations, of {counts[-1]}")
     return Ran(tuple(map(float, seconds)), float(log_likelihood), np.fromfile(trace, "<f8") if trace.exists() else None)
+
+
+def mclust_bic(folder, X):
+    """Seconds of mclustBIC with all its defaults, and the highest BIC (the higher the better, as mclust has it)."""
+    np.asarray(X, dtype="<f8").ravel(order="F").tofile(Path(folder) / "rows")
+    (Path(folder) / "bic.R").write_text(BIC_SCRIPT, encoding="utf-8")
+    seconds, best = _last_line(Path(folder) / "bic.R", (folder, *X.shape))
+    return float(seconds), float(best)
+
+
+def _last_line(script, given):
+    """The words of the last line that a script prints. Raises ValueError where it fails."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = ["Rscript", str(script), *map(str, given)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, timeout=PATIENCE)
+    if ran.returncode:
+        raise ValueError((ran.stderr.strip().splitlines() or ["it failed"])[-1])
+    return ran.stdout.splitlines()[-1].split()
