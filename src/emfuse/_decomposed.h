@@ -19,7 +19,7 @@ class Decomposed {
 public:
     Decomposed(int structure, int form, ptrdiff_t K, ptrdiff_t D, double least_left)
         : structure(structure), K(K), D(D), size(form == FULL ? D * D : form == DIAG ? D : 1), least_left(least_left), share(K), x(K), t(K), next(K),
-          W(K * size), scatters(K * size), within(K * size), parted(K * size), w(K * D), v(K * D), gradient(K), step(K), order(D), rank(D), sizes(D) {
+          W(K * size), scatters(K * size), w(K * D), v(K * D), within(K * size), parted(K * size), gradient(K), step(K), order(D), rank(D), sizes(D) {
         if (own_volumes() && K <= MOST_VOLUMES) H.resize(K * K);
         const bool matrices = form == FULL, in_common = structure == EVE || structure == VVE;
         for (auto* matrix : {&L, &Q, &product}) matrix->resize(matrices ? D * D : 0);
@@ -66,14 +66,19 @@ private:
     const int structure;
     const ptrdiff_t K, D, size;
     const double least_left;
-    std::vector<double> share, x, t, next;                                                    /* (K) */
-    std::vector<double> W, scatters, within, parted;                                          /* (K, form) */
-    std::vector<double> w, v;                                                                 /* (K, D) */
-    std::vector<double> H, gradient, step;                                                    /* (K, K), (K) */
-    std::vector<ptrdiff_t> order, rank;                                                       /* (D) */
-    std::vector<double> sizes;                                                                /* (D) */
-    std::vector<double> L, Q, product, turned, slope, pooled, curvature, unit, E, way, left, bent;   /* (D, D) */
-    std::vector<double> axes, M, own, there;                                                  /* (K, D, D) */
+    std::vector<double> share, x, t, next;      /* (K): of the rows; -log volumes, or weights; scratch; the x that is tried */
+    std::vector<double> W, scatters;            /* (K, form): scatters over all rows; those that `nearest` makes up */
+    std::vector<double> w, v;                   /* (K, D): scatters along axes, and the variances found there */
+    std::vector<double> within, parted;         /* (K, form): scatters whitened by their sum, at x and at `next` */
+    std::vector<double> H, gradient, step;      /* (K, K), (K), (K): of the search for volumes */
+    std::vector<double> axes, L, product;       /* (K, D, D): each component's own; (D, D): a Cholesky factor; scratch */
+    std::vector<ptrdiff_t> order, rank;         /* (D): of features by variance, of axes by size */
+    std::vector<double> sizes;                  /* (D): eigenvalues */
+    /* of axes in common: Q, in columns, and M = Q' W Q; those that are tried; the model of the value about M (`describe`); and the
+       step E that is found in it by conjugate gradients */
+    std::vector<double> Q, M, turned, there;
+    std::vector<double> slope, pooled, curvature, unit, own;
+    std::vector<double> E, way, left, bent;
 
     /* ------------------------------------------------ along known axes */
 
