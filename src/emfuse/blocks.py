@@ -32,7 +32,7 @@ from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread, current_thread
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -652,7 +652,7 @@ def _npy(file: str) -> Callable[[], Any]:
     def opened() -> Any:
         try:
             whole = np.load(file, mmap_mode="r", allow_pickle=False)
-            return _Windows(whole) if whole.flags.c_contiguous and whole.ndim else whole
+            return _Windows(whole, open(file, "rb")) if whole.flags.c_contiguous and whole.ndim else whole
         except (ValueError, EOFError):
             raise ValueError(f"{file}: not a whole NumPy file of plain numbers") from None
 
@@ -662,10 +662,12 @@ def _npy(file: str) -> Callable[[], Any]:
 class _Windows:
     """A .npy file of rows one after the other, of which each slice is a mapping of its own: what has been swept is let go."""
 
-    def __init__(self, whole: np.memmap[Any, Any]):
-        self.shape, self.dtype, self.offset = whole.shape, whole.dtype, whole.offset
+    def __init__(self, whole: np.memmap[Any, Any], file: BinaryIO):
+        self.shape, self.dtype, self.offset, self.file = whole.shape, whole.dtype, whole.offset, file
         self.row_bytes = whole.dtype.itemsize * math.prod(whole.shape[1:])
-        self.file = open(cast(Any, whole.filename), "rb")  # noqa: SIM115  closed with the last reference to this
+
+    def __del__(self) -> None:
+        self.file.close()  # a mapping needs none
 
     def __getitem__(self, rows: slice) -> AnyArray:
         start, stop, _ = rows.indices(self.shape[0])
