@@ -747,6 +747,25 @@ def check_the_builds_own_loop(structure, D, floor, acceleration, rule):
 
 
 @pytest.mark.parametrize("acceleration", [None, "emqn"])
+@pytest.mark.parametrize("name", [*STRUCTURES, "VEV"])
+def test_the_builds_own_loop_keeps_the_history(build, name, acceleration):
+    """Every sweep's parameters, log-likelihood and gain, as Python's loop keeps them; times never fall."""
+    random = np.random.default_rng(1)
+    X = random.normal(size=(200, 2)) + 2.0 * random.integers(3, size=200)[:, None]
+    start = emfuse.initialise.start(emfuse.InMemory(X), 3, name, "kmeans", np.random.default_rng(0))
+    how = {"stop": 25, "acceleration": acceleration, "history": True}
+    own, python = em(X, start, **how).history, em(X, start, **how, callback=lambda _: None).history
+    assert [sweep.sweep for sweep in own] == [sweep.sweep for sweep in python] == list(range(26))
+    for mine, theirs in zip(own, python, strict=True):
+        assert mine.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+        assert mine.gain == pytest.approx(theirs.gain, abs=1e-6, nan_ok=True)
+        for part in ("weights", "means", "covariances"):
+            np.testing.assert_allclose(getattr(mine.parameters, part), getattr(theirs.parameters, part), rtol=1e-5, atol=1e-8)
+        assert mine.parameters.factors.log_constant == pytest.approx(theirs.parameters.factors.log_constant, rel=1e-5)
+    assert (np.diff([sweep.seconds for sweep in own]) >= 0.0).all() and all(sweep.rows_per_second > 0.0 for sweep in own)
+
+
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
 def test_what_is_not_plain_goes_on_in_python(build, acceleration):
     """Nearly collinear features are left to LAPACK, a collapse and a far row to the errors: as without the build's own loop."""
     random = np.random.default_rng(0)
@@ -755,6 +774,9 @@ def test_what_is_not_plain_goes_on_in_python(build, acceleration):
     start = from_labels(X, np.repeat([0, 1, 2], 100))
     own, python = (em(X, start, stop=30, acceleration=acceleration, callback=c) for c in (None, lambda _: None))
     np.testing.assert_allclose(own.trace, python.trace, rtol=1e-9)
+    kept = em(X, start, stop=30, acceleration=acceleration, history=True)
+    assert [sweep.log_likelihood for sweep in kept.history] == list(kept.trace) == list(own.trace)
+    assert kept.history[-1].parameters == kept.parameters
     with pytest.raises(CollapsedComponent):
         em(np.append(x, 99.0), emfuse.Parameters.univariate([0.9, 0.1], [4.0, 99.0], [3.0, 0.1]), acceleration=acceleration)
     with pytest.raises(ValueError, match="row 300 of X"):

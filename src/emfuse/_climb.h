@@ -4,6 +4,7 @@
 #define EMFUSE_CLIMB_H
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include "_accelerate.h"
 
@@ -20,6 +21,7 @@ struct Stop {                /* `emfuse.stopping`; what is 0 is not asked, but f
     double within, gain, gain_a_row, relative_gain;
     ptrdiff_t most_sweeps, steps;
     double noise;            /* nats a row */
+    double gain_before, before;   /* nats a row: of the sweep before the last one; and the log-likelihood before the start */
 };
 
 struct Mix {                 /* a mixture with its factors */
@@ -47,11 +49,15 @@ public:
     Ending run(Emqn* emqn, bool (*interrupted)()) {
         const Ending ending = go(emqn, interrupted);
         if (ending == LEFT_ALONE && in_trace) trace.pop_back();
+        if (keeps) history.resize(trace.size() * of_entry()), when.resize(trace.size());
         return ending;
     }
 
     /* The start made to have the structure. */
     bool shape_start() { return !kind || shape(&here); }
+
+    /* Weights, means and covariances: numbers for each entry of the trace. */
+    ptrdiff_t of_entry() const { return K + K * D + numbers; }
 
     const Rows rows;
     const int form;
@@ -65,11 +71,14 @@ public:
     ptrdiff_t sweeps = 0;
     double promised = INFINITY, remaining = INFINITY, rounding = 0;
     bool settled = false, at_limit = false;
+    bool keeps = false;              /* the mixture of each entry of the trace, and when it was swept, seconds */
+    std::vector<double> history, when;
 
 private:
     Mix image, trial, image_of_trial;
     Sums trial_sums;
     const std::unique_ptr<Decomposed> kind;
+    const std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
     bool in_trace = false;
 
     Ending go(Emqn* emqn, bool (*interrupted)()) {
@@ -80,6 +89,7 @@ private:
             if (!(sums.log_likelihood / rows.weight > -1e280)) return LEFT_ALONE;
             trace.push_back(value(here, sums));
             in_trace = true;
+            if (keeps) keep();
             if (trace.size() % 256 == 0 && interrupted()) return INTERRUPTED;
             const double now = trace.back(), gained = trace.size() > 1 ? now - trace[trace.size() - 2] : INFINITY;
             rounding = 1e-13 * fabs(now) + (stop.noise + 4 * 2.22e-16 * amplified(here)) * rows.weight;
@@ -115,6 +125,11 @@ private:
             have_image = false;
             if (!sweep(here, here.mu, &sums)) return NO_MEMORY;
         }
+    }
+
+    void keep() {
+        for (const std::vector<double>* part : {&here.w, &here.mu, &here.C}) history.insert(history.end(), part->begin(), part->end());
+        when.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     }
 
     /* A mixture made to have the structure; a trial does to first order. */
@@ -222,6 +237,8 @@ private:
             const double change = fabs(trace[n - 1] - trace[n - 2]);
             if (change < stop.gain || change / rows.weight < stop.gain_a_row || change / (1 + fabs(trace[n - 1])) < stop.relative_gain)
                 return true;
+            const double gained = trace[n - 2] / rows.weight - (n > 2 ? trace[n - 3] / rows.weight : stop.before);
+            if (fabs(gained) < stop.gain_before) return true;
         }
         at_limit = (stop.steps >= 0 && n - 1 >= stop.steps) || (stop.most_sweeps > 0 && (n > sweeps ? n : sweeps) >= stop.most_sweeps);
         return at_limit;

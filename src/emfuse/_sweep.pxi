@@ -98,6 +98,8 @@ cdef extern from "_climb.h" nogil:
         ptrdiff_t most_sweeps
         ptrdiff_t steps
         double noise
+        double gain_before
+        double before
     cdef cppclass Mix:
         vector[double] w, mu, C, P, c
     cdef cppclass Sums:
@@ -112,7 +114,9 @@ cdef extern from "_climb.h" nogil:
         vector[double] trace
         ptrdiff_t sweeps
         double promised, remaining
-        bint settled
+        bint settled, keeps
+        ptrdiff_t of_entry()
+        vector[double] history, when
 
 
 cdef extern from "_many.h" nogil:
@@ -346,6 +350,14 @@ cdef bool interrupted() noexcept nogil:
         return PyErr_CheckSignals() < 0
 
 
+cdef cnp.ndarray array_of(const vector[double]& numbers):
+    cdef cnp.npy_intp size = <cnp.npy_intp>numbers.size()
+    cdef cnp.ndarray made = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_DOUBLE)
+    if size:
+        memcpy(cnp.PyArray_DATA(made), numbers.data(), size * sizeof(double))
+    return made
+
+
 cdef int raise_what_is_set() except? -1:
     return -1
 
@@ -355,11 +367,13 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
           cnp.ndarray log_constant not None, cnp.ndarray mass not None, cnp.ndarray first not None, cnp.ndarray second not None,
           double reg_covar, double spare_mass, cnp.ndarray floor, double floor_rows, double floor_constant, double most_floor,
           double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
-          double relative_gain, ptrdiff_t most_sweeps, ptrdiff_t steps, QuasiNewton accelerator):
+          double relative_gain, double gain_before, double before, ptrdiff_t most_sweeps, ptrdiff_t steps, QuasiNewton accelerator,
+          list history):
     """Climb from a mixture by EM, in place, until a rule says so; and fill the statistics under it.
 
     Returns (whether a rule stopped it, trace, sweeps, promised, remaining, settled, log-likelihood), or None, where it has no M step
-    of that structure.
+    of that structure. Into `history`, unless it is None, goes an array of weights, means and covariances, one entry of the trace after
+    the other, and one of when they were swept, seconds.
     """
     if structure not in STRUCTURES:
         return None
@@ -377,7 +391,7 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
     rules.floor = doubles(floor, D, "floor") if floor is not None else NULL
     rules.floor_rows, rules.most_floor = floor_rows, most_floor
     stop.within, stop.gain, stop.gain_a_row, stop.relative_gain = within, gain, gain_a_row, relative_gain
-    stop.most_sweeps, stop.steps, stop.noise = most_sweeps, steps, noise
+    stop.most_sweeps, stop.steps, stop.noise, stop.gain_before, stop.before = most_sweeps, steps, noise, gain_before, before
     arrays = ((weights, K), (means, K * D), (covariances, size), (P, size), (log_constant, K), (mass, K), (first, K * D), (second, size))
     cdef double* at[8]
     cdef ptrdiff_t lengths[8]
@@ -393,6 +407,7 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
         kept[5], kept[6], kept[7] = &it.sums.mass, &it.sums.first, &it.sums.second
         for i in range(5):
             memcpy(kept[i].data(), at[i], lengths[i] * sizeof(double))
+        it.keeps = history is not None
         with nogil:
             ending = it.run(emqn, interrupted)
         if ending == INTERRUPTED:
@@ -401,6 +416,8 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
             raise MemoryError("no memory for the scratch of a sweep")
         for i in range(8):
             memcpy(at[i], kept[i].data(), lengths[i] * sizeof(double))
+        if history is not None:
+            history.extend((array_of(it.history), array_of(it.when)))
         return (ending == STOPPED, [it.trace[i] for i in range(<ptrdiff_t>it.trace.size())], it.sweeps, it.promised, it.remaining,
                 it.settled, it.sums.log_likelihood)
     finally:
@@ -409,11 +426,12 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
 
 def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end,
                str structure not None, ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor,
-               double most_floor, double far, double least_left, double most_rounding, double least_sd, double within, double gain, double gain_a_row,
-               double relative_gain, ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase,
-               double radius, double curvature, double least_weight, double look_below, double most_log, cnp.ndarray weights not None,
-               cnp.ndarray means not None, cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None,
-               cnp.ndarray distance not None, cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
+               double most_floor, double far, double least_left, double most_rounding, double least_sd, double within, double gain,
+               double gain_a_row, double relative_gain, double gain_before, double before, ptrdiff_t most_sweeps, ptrdiff_t steps,
+               double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase, double radius, double curvature,
+               double least_weight, double look_below, double most_log, cnp.ndarray weights not None, cnp.ndarray means not None,
+               cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None, cnp.ndarray distance not None,
+               cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
     """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs.
 
     Of a structure whose M step it has not, none.
@@ -449,6 +467,7 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
     wish.rules.most_floor = most_floor
     wish.stop.within, wish.stop.gain, wish.stop.gain_a_row, wish.stop.relative_gain = within, gain, gain_a_row, relative_gain
     wish.stop.most_sweeps, wish.stop.steps, wish.stop.noise = most_sweeps, steps, noise
+    wish.stop.gain_before, wish.stop.before = gain_before, before
     wish.limits.pairs, wish.limits.rebase, wish.limits.radius, wish.limits.curvature = pairs, rebase, radius, curvature
     wish.limits.least_weight, wish.limits.look_below, wish.limits.most_log = least_weight, look_below, most_log
     wish.limits.least_left = least_left

@@ -37,6 +37,8 @@ class Climb:
 
     parameters, statistics    a mixture, and the sums of a sweep under it
     trace : Trace             what is maximised after each sweep, since the start or the last repair
+    keep : callable or None   (weights, means, covariances, seconds), an entry for each sweep: where `watch` only keeps what it
+        sees, a build's own loop tells it here, afterwards
     watch : callable or None  (parameters, trace) -> a true answer stops, after each sweep; it may ask for `state` where the climb
         is `portable`, which then is Python's all the way
     """
@@ -79,6 +81,7 @@ class Climb:
                 raise ValueError(f"{name} must be finite and at least 0, got {number!r}")
         self.engine, self.rule, self.repair, self.watch = engine, stopping.as_rule(stop), repair, watch
         self.start, self.portable = start, portable
+        self.keep: Callable[[Doubles, Doubles, Doubles, Doubles], None] | None = None
         self._saved: dict[str, Any] | None = None
         self.acceleration, self.warm_up = "emqn" if acceleration == "auto" else acceleration, int(warm_up)
         self.reg_covar, self.spare_mass = reg_covar, spare_mass
@@ -245,7 +248,9 @@ class Climb:
         `parameters` and the trace are then what has been come to.
         """
         engine, trace, p = self.engine, self.trace, self.parameters
-        if self.portable or self.watch is not None or self.held is not None or not _is_small(engine, p):
+        if self.portable or self.held is not None or not _is_small(engine, p):
+            return None
+        if self.watch is not None and self.keep is None:
             return None
         numbers = stopping.numbers_of(self.rule)
         own = Emqn(trace.weight, self.warm_up).build_s_own(p) if self.acceleration == "emqn" else None
@@ -257,6 +262,7 @@ class Climb:
         mixture = (p.weights, p.means, p.covariances, p.factors.P, p.factors.log_constant)
         weights, means, covariances, P, log_constant = (array.copy() for array in mixture)
         s = SufficientStatistics.zeros(means, p.factors.form)
+        record: list[Doubles] | None = None if self.keep is None else []
         done = kernels.load().climb(
             structure=self.structure.name,
             X=engine.X,
@@ -276,6 +282,7 @@ class Climb:
             floor_constant=0.0 if self.floor is None else self.floor.constant,
             **numbers,
             accelerator=own,
+            history=record,
         )
         if done is None:
             return None
@@ -286,13 +293,17 @@ class Climb:
         trace.parameters = self.parameters = Parameters.unchecked(
             weights, means, covariances, self.structure, Factors(means, P, log_constant)
         )
-        if not stopped:
-            return None
-        self.statistics = s
-        trace.rounding = self._rounding()
-        reason = self.rule(trace)
-        if reason is None:  # the build saw it an eps nearer
-            trace.pop()
+        reason = None
+        if stopped:
+            self.statistics = s
+            trace.rounding = self._rounding()
+            reason = self.rule(trace)
+            if reason is None:  # the build saw it an eps nearer
+                trace.pop()
+        if self.keep is not None and record:
+            T, (K, D) = len(trace), means.shape
+            w, mu, C = np.split(record[0].reshape(-1, K + K * D + covariances.size)[:T], [K, K + K * D], axis=1)
+            self.keep(w, mu.reshape(T, K, D), C.reshape(T, *covariances.shape), record[1][:T])
         return reason
 
 

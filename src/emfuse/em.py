@@ -359,7 +359,18 @@ def _run(
             keeper.write({"ended": ended or [], "climb": climb.state(), "history": _history_state(kept if history else None)})
         return answer
 
-    climb.watch = watch if history or show.wanted or callback is not None or keeper is not None else None
+    def keep(weights: Doubles, means: Doubles, covariances: Doubles, when: Doubles) -> None:
+        nonlocal sweeps, seconds
+        # one sweep an entry, as if none had been refused
+        values, rates = np.array(trace), trace.weight / np.maximum(np.diff(when, prepend=0.0), 1e-9)
+        state = dict(zip(MIXTURE, (weights, means, covariances), strict=True))
+        state |= dict(zip(NUMBERS, (values, np.diff(values, prepend=np.nan), seconds + when, rates), strict=True))
+        kept[:] = _history_of(state, climb.parameters.structure)
+        sweeps, seconds = trace.sweeps, time.monotonic() - trace.started
+
+    for_history_alone = not (show.wanted or callback is not None or keeper is not None)
+    climb.watch = watch if history or not for_history_alone else None
+    climb.keep = keep if history and for_history_alone else None
     reason = climb.run()
     return Fit(
         parameters=climb.parameters,

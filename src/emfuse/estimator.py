@@ -34,7 +34,7 @@ from emfuse.maximise import CollapsedComponent, estimate, require_density
 from emfuse.online import OnlineEM
 from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
-from emfuse.stopping import Limit, Trace
+from emfuse.stopping import AsNumbers, Limit, Trace
 from emfuse.structures import ALIASES, ALL_STRUCTURES, STRUCTURES, Structure, structure_named
 
 COLLAPSED = (
@@ -548,7 +548,7 @@ def _bound(fit: Fit) -> float:
     return float(fit.trace[-2]) if len(fit.trace) > 1 else -np.inf
 
 
-class _Stop:
+class _Stop(AsNumbers):
     """scikit-learn's rule, which looks one sweep back: at the log-likelihood before the last M step, for each row."""
 
     def __init__(self, tol: float, max_iter: int, before: float):
@@ -563,6 +563,10 @@ class _Stop:
             if abs(change) < self.tol:
                 return f"the mean log-likelihood of a row changed by {change:.3g} nats, less than tol = {self.tol:g}"
         return Limit(f"max_iter = {self.max_iter} was reached") if steps >= self.max_iter else None
+
+    def numbers(self) -> dict[str, float | int]:
+        """Return it as a build's own loop asks for it."""
+        return {"gain_before": self.tol, "before": self.before, "steps": self.max_iter}
 
 
 class _Talk:

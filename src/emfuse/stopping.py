@@ -250,9 +250,31 @@ def first_of(*rules: Rule) -> Rule:
     return FirstOf(rules)
 
 
+class AsNumbers:
+    """A rule of one's own that a build's own loop can ask for, as `numbers`: some of those in `UNASKED`."""
+
+    def numbers(self) -> dict[str, float | int]:
+        """Return what is asked; `gain_before` and `before` are of the sweep before the last, and of the one before the start."""
+        raise NotImplementedError
+
+
+UNASKED: dict[str, float | int] = {
+    "within": 0.0,
+    "gain": 0.0,
+    "gain_a_row": 0.0,
+    "relative_gain": 0.0,
+    "gain_before": 0.0,
+    "before": 0.0,
+    "most_sweeps": 0,
+    "steps": -1,
+}
+
+
 def numbers_of(rule: Rule) -> dict[str, float | int] | None:
     """Return a rule as the numbers that a build's own loop asks, or None where it is of another kind."""
     numbers: dict[str, float | int] = {}
+    if isinstance(rule, AsNumbers):
+        return UNASKED | rule.numbers()
     for each in rule.rules if isinstance(rule, FirstOf) else (rule,):
         if type(each) is Within:
             name, number = "within", each.nats
@@ -269,7 +291,7 @@ def numbers_of(rule: Rule) -> dict[str, float | int] | None:
         if name in numbers:
             return None
         numbers[name] = number
-    return {"within": 0.0, "gain": 0.0, "gain_a_row": 0.0, "relative_gain": 0.0, "most_sweeps": 0, "steps": -1, **numbers}
+    return UNASKED | numbers
 
 
 def as_rule(stop: Rule | int) -> Rule:
