@@ -12,7 +12,7 @@ import emfuse
 from emfuse import CollapsedComponent, InMemory, NotConverged, Parameters, em, fit, from_labels
 from emfuse.decomposed import DECOMPOSED
 from emfuse.stopping import GainBelow, Limit
-from emfuse.structures import STRUCTURES
+from emfuse.structures import ALL_STRUCTURES, STRUCTURES
 
 EPS = np.finfo(np.float64).eps
 
@@ -744,6 +744,39 @@ def check_the_builds_own_loop(structure, D, floor, acceleration, rule):
     np.testing.assert_allclose(own.statistics.mass, python.statistics.mass, rtol=1e-6)
     assert own.statistics.log_likelihood == own.log_likelihood == pytest.approx(python.log_likelihood, rel=1e-12)
     assert own.distance == pytest.approx(python.distance, rel=0.1, abs=1e-7)
+
+
+HOSTILE = {
+    "units from 1e-9 to 1e9": lambda X: X * np.geomspace(1e-9, 1e9, X.shape[1]),
+    "units of 1e-100": lambda X: X * 1e-100,
+    "units of 1e100": lambda X: X * 1e100,
+    "far from zero": lambda X: X + 1e8,
+    "rounded": np.round,
+    "nearly collinear": lambda X: np.column_stack([X, X[:, 0] + 1e-7 * X[:, 1]]),
+    "collinear": lambda X: np.column_stack([X, 2.0 * X[:, 0]]),
+    "a constant": lambda X: np.column_stack([X, np.ones(len(X))]),
+    "a repeated row": lambda X: np.concatenate([X, np.repeat(X[:1], 40, axis=0)]),
+}
+
+
+@pytest.mark.parametrize("acceleration", [None, "emqn"])
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("name", ALL_STRUCTURES)
+def test_builds_do_as_the_definition_on_hostile_data(build, name, what, acceleration):
+    """The same log-likelihood, or the same error, as in pure NumPy; and it never falls."""
+    random = np.random.default_rng(3)
+    X = HOSTILE[what](random.normal(size=(90, 4)) + 3.0 * random.integers(3, size=90)[:, None])
+    labels = random.integers(3, size=len(X))
+    outcomes = []
+    for which in (build, emfuse.kernels.REFERENCE):
+        with emfuse.kernels.use(which):
+            try:
+                made = em(X, from_labels(X, labels, name), stop=25, acceleration=acceleration, variance_floor=1e-12)
+                assert (np.diff(made.trace) >= -1e-9 * np.abs(made.trace[1:])).all()
+                outcomes.append(("fit", made.log_likelihood))
+            except CollapsedComponent:  # of which feature, where all are gone, is rounding's choice
+                outcomes.append(("collapse", 0.0))
+    assert outcomes[0] == (outcomes[1][0], pytest.approx(outcomes[1][1], rel=1e-6))
 
 
 @pytest.mark.parametrize("acceleration", [None, "emqn"])

@@ -217,10 +217,10 @@ def test_a_builds_own_step_is_the_definitions(compiled, structure, K, D, reg_cov
 @pytest.mark.parametrize(("K", "D"), [(1, 2), (2, 2), (4, 3), (7, 5), (3, 16)])
 @pytest.mark.parametrize("kind", DECOMPOSED, ids=lambda kind: kind.name)
 def test_a_builds_own_step_has_the_ten_structures_too(compiled, kind, K, D, with_floor, mixture):
-    """Searched from the covariances before, which are not the answer's; features have units from 1e-3 to 1e3."""
+    """Searched from the covariances before, which are not the answer's; features have units from 1e-9 to 1e9."""
     p = mixture(kind.name, K=K, D=D)
     X, labels = p.sample(200 * K, random_state=0)
-    X = X * np.geomspace(1e-3, 1e3, D)
+    X = X * np.geomspace(1e-9, 1e9, D)
     start = emfuse.from_labels(X, labels, kind.name)
     s = InMemory(X).sweep(start.factors)
     how = {"before": start, "floor": Floor(X.var(axis=0), 20.0, holds=True) if with_floor else None, "spare_mass": 1e-3}

@@ -298,46 +298,54 @@ private:
         return true;
     }
 
-    /* Eigenvalues in decreasing order, and eigenvectors in columns: one-sided Jacobi rotations turn the Cholesky factor of the matrix,
-       its variances in decreasing order, into axes times standard deviations (Veselic & Hari 1989), each right to some eps. */
+    /* Eigenvalues in decreasing order, and eigenvectors in columns: one-sided Jacobi rotations make the rows of a Cholesky factor
+       orthogonal, of the matrix with its variances in decreasing order (Demmel & Veselic 1992). Eigenvalues are right to some eps of
+       themselves, and an entry of an axis to some eps of what features of such different units leave it. */
     bool eigen(const double* C, double* values, double* columns) {
         std::iota(order.begin(), order.end(), 0);
         std::stable_sort(order.begin(), order.end(), [&](ptrdiff_t a, ptrdiff_t b) { return C[a * D + a] > C[b * D + b]; });
         for (ptrdiff_t i = 0; i < D; i++)
             for (ptrdiff_t j = 0; j < D; j++) product[i * D + j] = C[order[i] * D + order[j]];
         if (!cholesky(product.data())) return false;
+        std::vector<double>& turns = product;
+        for (ptrdiff_t i = 0; i < D * D; i++) turns[i] = i % (D + 1) == 0;
         for (int round = 0;; round++) {
             bool turned_one = false;
             for (ptrdiff_t a = 0; a < D; a++)
                 for (ptrdiff_t b = a + 1; b < D; b++) {
                     double of_a = 0, of_b = 0, both = 0;
                     for (ptrdiff_t i = 0; i < D; i++) {
-                        of_a += L[i * D + a] * L[i * D + a];
-                        of_b += L[i * D + b] * L[i * D + b];
-                        both += L[i * D + a] * L[i * D + b];
+                        of_a += L[a * D + i] * L[a * D + i];
+                        of_b += L[b * D + i] * L[b * D + i];
+                        both += L[a * D + i] * L[b * D + i];
                     }
-                    if (fabs(both) <= 2 * EPS * sqrt(of_a * of_b)) continue;
+                    if (fabs(both) <= 2 * EPS * sqrt(of_a) * sqrt(of_b)) continue;   /* whose product may leave the range */
                     turned_one = true;
                     const double cot = 0.5 * (of_b - of_a) / both, tan = (cot < 0 ? -1 : 1) / (fabs(cot) + sqrt(1 + cot * cot));
                     const double c = 1 / sqrt(1 + tan * tan), s = c * tan;
-                    for (ptrdiff_t i = 0; i < D; i++) {
-                        const double first = L[i * D + a], second = L[i * D + b];
-                        L[i * D + a] = c * first - s * second;
-                        L[i * D + b] = s * first + c * second;
-                    }
+                    rotate(c, s, &L[a * D], &L[b * D], 1);
+                    rotate(c, s, &turns[a], &turns[b], D);
                 }
             if (!turned_one) break;
             if (round == 30) return false;
         }
         std::fill(sizes.begin(), sizes.end(), 0.0);
-        for (ptrdiff_t i = 0; i < D * D; i++) sizes[i % D] += L[i] * L[i];
+        for (ptrdiff_t i = 0; i < D * D; i++) sizes[i / D] += L[i] * L[i];
         std::iota(rank.begin(), rank.end(), 0);
         std::stable_sort(rank.begin(), rank.end(), [&](ptrdiff_t a, ptrdiff_t b) { return sizes[a] > sizes[b]; });
         for (ptrdiff_t j = 0; j < D; j++) {
             values[j] = sizes[rank[j]];
-            for (ptrdiff_t i = 0; i < D; i++) columns[order[i] * D + j] = L[i * D + rank[j]] / sqrt(values[j]);
+            for (ptrdiff_t i = 0; i < D; i++) columns[order[i] * D + j] = turns[i * D + rank[j]];
         }
         return true;
+    }
+
+    void rotate(double c, double s, double* a, double* b, ptrdiff_t stride) const {
+        for (ptrdiff_t i = 0; i < D * stride; i += stride) {
+            const double first = a[i], second = b[i];
+            a[i] = c * first - s * second;
+            b[i] = s * first + c * second;
+        }
     }
 
     /* ------------------------------------------------ the search for axes in common */
