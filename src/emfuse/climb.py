@@ -290,9 +290,10 @@ class Climb:
         s.weight = engine.weight
         trace[:] = values
         trace.sweeps += sweeps
-        trace.parameters = self.parameters = Parameters.unchecked(
-            weights, means, covariances, self.structure, Factors(means, P, log_constant)
-        )
+        if not stopped or len(values) > 1:  # else no step was made, and the start itself is the answer
+            trace.parameters = self.parameters = Parameters.unchecked(
+                weights, means, covariances, self.structure, Factors(means, P, log_constant)
+            )
         reason = None
         if stopped:
             self.statistics = s
