@@ -473,14 +473,8 @@ def judge(given, outcomes, varying):
             "nats_short": median(short) if short else None,
             "ended": Counter(ended),
             "warned": Counter(warning for _, o in outcomes[name] for warning in o.warned),
-            "runs": [[*map(rounded, run[:-1]), end] for run, end in zip(runs, ended, strict=True)],  # Run's, and how it ended
         }
     return record
-
-
-def rounded(number):
-    """Ten digits are enough to tell maxima apart, and a third of the file."""
-    return float(f"{number:.10g}") if isinstance(number, float) else number
 
 
 # -- tables
