@@ -16,14 +16,14 @@ from emfuse.structures import ALL_STRUCTURES
 
 SOON = 60.0  # seconds in which a process has come to where it is killed; a busy machine takes a few
 
-# What is killed, in the words of a program of its own; `pause` seconds after each sweep let it be caught in the middle.
+# What is killed, in the words of a program of its own; after `calls` of its callback it waits for that.
 PROGRAM = """
-import sys, time, warnings
+import itertools, sys, time, warnings
 import numpy as np
 import emfuse
 from emfuse import Blocks, Checkpoint, Constraints, Parameters
 
-def made(case, where, path, pause=0.0):
+def made(case, where, path, calls=None):
     random = np.random.default_rng(0)
     X = random.normal(size=(600, 2)) + 1.5 * random.integers(0, 3, size=(600, 1))
     start = emfuse.initialise.start(emfuse.InMemory(X), 3, "full", "kmeans", np.random.default_rng(0))
@@ -39,7 +39,8 @@ def made(case, where, path, pause=0.0):
         start = Parameters.univariate([0.4, 0.4, 0.2], [0.0, 6.0, X[3, 0]], [1.0, 1.0, 1e-6])
         how["restart"] = {"on_collapse": "restart", "acceleration": "emqn"}
     rows = X if where == "memory" else Blocks(lambda: iter(np.array_split(X, 4)))
-    common = {"checkpoint": Checkpoint(path, every_sweeps=2), "callback": lambda progress: time.sleep(pause)}
+    number = itertools.count(1)
+    common = {"checkpoint": Checkpoint(path, every_sweeps=2), "callback": lambda _: next(number) == calls and time.sleep(100)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if case == "starts":
@@ -92,7 +93,8 @@ def header_of(path):
 def test_a_process_that_is_killed_loses_nothing(case, where, tmp_path):
     """SIGKILL in the middle: past the warm-up of an acceleration, after a restart, in the second start; then the same call."""
     path = tmp_path / "fit.checkpoint"
-    code = f"{PROGRAM}\nmade({case!r}, {where!r}, {str(path)!r}, pause=0.02)\nprint('came to its end')"
+    calls = 75 if case == "starts" else 35
+    code = f"{PROGRAM}\nmade({case!r}, {where!r}, {str(path)!r}, {calls})\nprint('came to its end')"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         deadline, seen = time.monotonic() + SOON, {}

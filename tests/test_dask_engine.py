@@ -386,7 +386,7 @@ def test_rows_are_let_go_with_the_engine(client, rows):
     keys = set(places(engine, client))
     assert keys <= set(client.who_has())
     del engine
-    until = time.monotonic() + 10.0
+    until = time.monotonic() + LIMIT
     while keys & set(client.who_has()) and time.monotonic() < until:
         time.sleep(0.02)
     assert not keys & set(client.who_has())
