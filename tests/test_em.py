@@ -481,9 +481,10 @@ def test_warnings_of_standard_errors_name_the_callers_line(blobs):
     """Of a fit that reg_covar keeps from its maximum: the warning is about the line that asked, here and not in the package."""
     X, _ = blobs("full")
     made = em(X, from_labels(X, np.zeros(240, int)), stop=1, reg_covar=1.0)
-    with pytest.warns(emfuse.uncertainty.UncertaintyWarning) as caught:
-        made.standard_errors(X)
-    assert caught[0].filename == __file__
+    for asked in (made.standard_errors, made.confidence_intervals):
+        with pytest.warns(emfuse.uncertainty.UncertaintyWarning) as caught:
+            asked(X)
+        assert caught[0].filename == __file__
     assert "method : str" in made.standard_errors.__doc__
 
 

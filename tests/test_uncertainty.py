@@ -355,6 +355,22 @@ def test_percentiles_are_those_of_the_refits(method):
     assert f"by {method!r}, 60 resamples" in str(u)
 
 
+def test_a_fit_gives_intervals_by_itself():
+    """From the resamples where there are any, else from the standard errors; the level is looked at before all the work."""
+    X = faithful()
+    fit = emfuse.fit(X, 2)
+    plain, drawn = (
+        fit.confidence_intervals(X, 0.9, method="sandwich"),
+        fit.confidence_intervals(X, method="weighted", n_resamples=50),
+    )
+    assert list(plain) == list(standard_errors(fit, X, method="sandwich").confidence_intervals(0.9))
+    refits = standard_errors(fit, X, method="weighted", n_resamples=50)
+    assert list(drawn) == list(refits.confidence_intervals(0.95, "percentile"))
+    assert (plain.level, plain.method, drawn.method) == (0.9, "wald", "percentile")
+    with pytest.raises(ValueError, match="level must lie between 0 and 1, got 95"):
+        fit.confidence_intervals("not looked at", 95)
+
+
 # ------------------------------------------------------------------ refits
 
 

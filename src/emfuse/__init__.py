@@ -30,7 +30,7 @@ from emfuse.parameters import Parameters
 from emfuse.selection import Selection, select
 from emfuse.statistics import SufficientStatistics
 from emfuse.structures import NotPositiveDefinite
-from emfuse.uncertainty import Uncertainty, standard_errors
+from emfuse.uncertainty import Uncertainty, confidence_intervals, standard_errors
 
 if TYPE_CHECKING:
     from emfuse import mclust, mixtools, plots
@@ -61,6 +61,7 @@ __all__ = [
     "SufficientStatistics",
     "Uncertainty",
     "bootstrap_lrt",
+    "confidence_intervals",
     "em",
     "engines",
     "fit",

@@ -40,7 +40,7 @@ from emfuse.threads import in_order
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from emfuse.uncertainty import Uncertainty
+    from emfuse.uncertainty import Intervals, Uncertainty
 
 Data: TypeAlias = ArrayLike | Engine | os.PathLike[str]  # what can be fitted, or made into what can
 
@@ -181,6 +181,11 @@ class Fit:
         return cast("Callable[..., Uncertainty]", MethodType(_above("uncertainty").standard_errors, self))
 
     def to_sklearn(self) -> Any:
+    @property
+    def confidence_intervals(self) -> Callable[..., Intervals]:
+        """`fit.confidence_intervals(X, level=0.95)`, X being the rows, as a table: see `emfuse.confidence_intervals`."""
+        return cast("Callable[..., Intervals]", MethodType(_above("uncertainty").confidence_intervals, self))
+
         """Return a fitted `sklearn.mixture.GaussianMixture` with the same answers (and so ONNX export)."""
         return _above("estimator").GaussianMixture.from_fit(self).to_sklearn()
 

@@ -181,6 +181,6 @@ def inverse_of(information: Information, free: Free, rows: float) -> Doubles:
         warnings.warn(
             f"the observed information is nearly singular: {seen}, and Wald intervals need {LEAST_WORTH:g} at the least. {todo}",
             UncertaintyWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return symmetrised((back / shares) @ back.T)

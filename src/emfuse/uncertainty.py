@@ -142,8 +142,7 @@ class Uncertainty:
 
         Raises ValueError.
         """
-        if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0.0 < level < 1.0:
-            raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+        _check_level(level)
         if method not in ("wald", "percentile"):
             raise ValueError(f"method must be 'wald' or 'percentile', got {method!r}")
         if method == "percentile" and self.resampled is None:
@@ -210,6 +209,11 @@ class Uncertainty:
 
 def _wald(name: str, estimate: float, half: float) -> tuple[float, float]:
     if half == 0.0:
+def _check_level(level: float) -> None:
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+
+
         return estimate, estimate
     if name.startswith("weight"):
         odds = np.log(estimate) - np.log1p(-estimate)
@@ -267,6 +271,40 @@ def standard_errors(
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"fit must be an emfuse.Fit, got {type(fit).__name__}; `emfuse.em(X, parameters)` makes one")
+    return _found(fit, X, method, n_resamples, sample_weight, random_state, n_threads)
+
+
+def confidence_intervals(
+    fit: Fit,
+    X: ArrayLike | InMemory,
+    level: float = 0.95,
+    *,
+    method: str = "information",
+    n_resamples: int = 999,
+    sample_weight: ArrayLike | None = None,
+    random_state: RandomState = None,
+    n_threads: int | None = None,
+) -> Intervals:
+    """Return intervals that hold each of a fit's parameters with probability `level`, about: a table, with a name for each row.
+
+    By `standard_errors` with the same arguments, from the resamples where there are any ("percentile"), else from the standard
+    errors ("wald"); `standard_errors(...).confidence_intervals(level, ...)` has the choice. Warns and raises as these do.
+    """
+    _check_level(level)
+    found = _found(fit, X, method, n_resamples, sample_weight, random_state, n_threads)
+    return found.confidence_intervals(level, "wald" if found.resampled is None else "percentile")
+
+
+def _found(
+    fit: Fit,
+    X: ArrayLike | InMemory,
+    method: str,
+    n_resamples: int,
+    sample_weight: ArrayLike | None,
+    random_state: RandomState,
+    n_threads: int | None,
+) -> Uncertainty:
+    """What `standard_errors` returns; its warnings are for the caller's caller."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
     initialise.checked_count("n_resamples", n_resamples, 2)
@@ -305,7 +343,7 @@ def _by_information(engine: InMemory, p: Parameters, free: Free, method: str, n_
                 f"{shift[worst]:.2g} standard errors, and should by less than {MOST_SHIFT:g}. Give the rows and weights that it "
                 "was fitted to, or fit again with a tighter stop and without reg_covar.",
                 UncertaintyWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
     V = inverse if method == "information" else symmetrised(inverse @ information.scores @ inverse)
     first, last, _ = free.starts
@@ -368,7 +406,7 @@ def _by_refits(
             f"{failures} of {n_resamples} refits collapsed, and do not count: the others are not typical, and standard errors "
             f"may be too small. Ask for fewer components (now {free.K}){rather}.",
             UncertaintyWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     weights, means, covariances = (np.array([getattr(r, of) for r in refits]) for of in ("weights", "means", "covariances"))
     entries = free.entries_of(covariances) / free.entry_units
