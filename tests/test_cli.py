@@ -550,6 +550,15 @@ def test_the_version_is_the_packages(call):
     assert call("--version") == (0, f"emfuse {emfuse.__version__}\n", "")
 
 
+def test_python_runs_it_as_a_module():
+    """Where no script is on the path: the same words and exit codes."""
+    ended = [
+        subprocess.run([sys.executable, "-m", "emfuse", *a], capture_output=True, text=True) for a in (["--version"], ["fits"])
+    ]
+    assert [each.returncode for each in ended] == [0, 2]
+    assert ended[0].stdout == f"emfuse {emfuse.__version__}\n" and ended[1].stderr.startswith("emfuse: error: ")
+
+
 def test_kernels_marks_the_build_in_use(call):
     """Every build is listed, those that do not run here with the reason, and one has the mark."""
     with emfuse.kernels.use("reference"):
