@@ -390,7 +390,7 @@ def test_the_first_of_many_starts_are_those_of_few():
     assert emfuse.fit(X, 5, init="random_rows", random_state=7).log_likelihood == few.scores[0]
 
 
-@pytest.mark.parametrize("N", [300, 30_000])
+@pytest.mark.parametrize("N", [300, 3_500, 30_000])
 def test_starts_side_by_side_give_the_same_bits(N):
     """Whatever the number of threads, whether they do starts or sweeps."""
     X = np.random.default_rng(0).normal(size=(N, 2))

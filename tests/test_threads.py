@@ -316,6 +316,13 @@ def test_a_fit_inside_keeps_to_the_limit(pool, cores, large):
     assert bits(one) == bits(two)
 
 
+@pytest.mark.parametrize(("locked", "rows", "n_threads"), [(True, 99, 1), (True, 100, 4), (False, 99, 4)])
+def test_fits_go_side_by_side_where_that_is_quicker(monkeypatch, locked, rows, n_threads):
+    """Not where they are Python more than sweeps, and Python has a lock."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: locked, raising=False)
+    assert threads.side_by_side(4, rows, least=100) == n_threads
+
+
 def test_each_thread_has_its_own_limit(cores):
     """Two threads inside different limits at once see their own."""
     both = threading.Barrier(2, timeout=SOON)

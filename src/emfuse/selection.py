@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from emfuse import initialise, stopping
 from emfuse._typing import Doubles, RandomState
 from emfuse.accelerate import NEAR, WARM_UP
-from emfuse.em import VARIANCE_FLOOR, Fit, em
+from emfuse.em import SIDE_BY_SIDE_FROM, VARIANCE_FLOOR, Fit, em
 from emfuse.engines import InMemory, cut
 from emfuse.frames import data_frame
 from emfuse.maximise import CollapsedComponent, maximise
@@ -35,7 +35,7 @@ from emfuse.parameters import Factors, Parameters
 from emfuse.statistics import SufficientStatistics
 from emfuse.stopping import Rule
 from emfuse.structures import EPS, STRUCTURES, Structure, structure_named
-from emfuse.threads import in_order
+from emfuse.threads import in_order, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -412,14 +412,14 @@ class _Search:
         for kind in self.kinds:
             for K in self.too_many:
                 yield _Model(kind, K, f"there are {self.n_rows} rows, too few for {K} components", float("nan"), 0.0)
-        n_threads = self.engine.n_threads
+        n_threads = side_by_side(self.engine.n_threads, len(self.sample.X), SIDE_BY_SIDE_FROM)
         found: dict[tuple[str, int], _Found] = {}
         with closing(in_order(self._started, self.numbers[::-1], n_threads)) as outcomes:  # the longest first
             for candidates in outcomes:
                 found |= {(each.kind.name, each.K): each for each in candidates}
         paths = [[found[kind.name, K] for K in self.numbers] for kind in self.kinds]
-        sample, side_by_side = (self.single, n_threads) if self.aside else (self.sample, 1)
-        with closing(in_order(lambda path: self._linked(path, sample), paths, side_by_side)) as linked:
+        sample, at_once = (self.single, n_threads) if self.aside else (self.sample, 1)
+        with closing(in_order(lambda path: self._linked(path, sample), paths, at_once)) as linked:
             paths = list(linked)
         for path in paths:
             self._notice(path)

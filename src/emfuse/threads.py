@@ -68,6 +68,15 @@ def thread_count(wanted: int | None = None) -> int:
     return int(given)
 
 
+def side_by_side(n_threads: int, rows: int, least: int) -> int:
+    """Return in how many threads fits of so many rows go on at once: one below `least`, where a fit is Python more than sweeps.
+
+    Threads that run Python take turns, and hand over slowly, unless Python is built without its global lock.
+    """
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return 1 if has_lock and rows < least else n_threads
+
+
 @contextmanager
 def limit(n_threads: int) -> Generator[None]:
     """Hold fits inside to `n_threads` threads, where they are not given a number themselves; `with limit(2): ...`.
