@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emfuse._typing import Doubles, Floats, Labels, RandomState
+from emfuse.climb import Climb
+from emfuse.collapse import Repair
 from emfuse.engines import InMemory
 from emfuse.maximise import CollapsedComponent, maximise
 from emfuse.parameters import Factors, Parameters
@@ -223,12 +225,11 @@ def short_runs(engine: InMemory, K: int, structure: Structure, random: np.random
     best, most = None, -np.inf
     for run in range(max(LEAST_RUNS, SHORT_RUNS * SHORT_SAMPLE // rows) if K > 1 else 1):
         with suppress(CollapsedComponent):
-            p = start(engine, K, structure, "kmeans++" if run % 3 else "kmeans", random)
-            for _ in range(SHORT_STEPS):
-                p = maximise(engine.sweep(p.factors), structure, before=p)
-            log_likelihood = engine.sweep(p.factors).log_likelihood
-            if log_likelihood > most + SAME * engine.weight:  # of runs to one maximum the first, whatever rounding says
-                best, most = p, log_likelihood
+            begin = start(engine, K, structure, "kmeans++" if run % 3 else "kmeans", random)
+            climb = Climb(engine, begin, stop=SHORT_STEPS, repair=Repair("raise"))
+            climb.run()
+            if climb.trace[-1] > most + SAME * engine.weight:  # of runs to one maximum the first, whatever rounding says
+                best, most = climb.parameters, climb.trace[-1]
     return start(engine, K, structure, "kmeans", random) if best is None else best
 
 
