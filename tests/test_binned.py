@@ -568,7 +568,7 @@ def test_bins_that_cannot_be_used_are_refused(edges, counts, error, message):
         ({"n_components": True}, TypeError, "n_components must be a whole number, got True"),
         ({"n_components": 0}, ValueError, "n_components must be from 1 to the number of bins with rows, 2, got 0"),
         ({"n_components": 3}, ValueError, "n_components must be from 1 to the number of bins with rows, 2, got 3"),
-        ({"init": "kmeans"}, TypeError, "start must be emfuse.Parameters, got str"),
+        ({"init": "kmeans"}, TypeError, "init must be emfuse.Parameters here, got str"),
         ({"n_components": 1, "init": TWO}, ValueError, "init must have n_components = 1 components, got 2"),
         ({"structure": "round"}, ValueError, "structure must be one of .* got 'round'"),
         ({"edges": [-INF, 0, INF], "counts": [5, 5]}, ValueError, "edges must have two finite ones for a start to be found"),

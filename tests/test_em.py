@@ -506,6 +506,8 @@ def test_a_start_of_ones_own_is_used(blobs):
     """`init=Parameters` is em from there."""
     X, start = blobs("tied")
     assert fit(X, 3, init=start, stop=4, variance_floor=0.0).parameters == em(X, start, stop=4).parameters
+    with pytest.raises(ValueError, match="init must have n_components = 2 components, got 3"):
+        fit(X, 2, init=start)
 
 
 def test_a_fit_that_reaches_the_default_limit_warns(blobs, monkeypatch):

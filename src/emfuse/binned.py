@@ -229,10 +229,7 @@ def fit_binned(
     """
     data = Binned(edges, counts)
     K = _as_components(n_components, len(data._taken))
-    if init is None:
-        init = _start(data, K, structure)
-    elif isinstance(init, Parameters) and init.n_components != K:
-        raise ValueError(f"init must have n_components = {K} components, got {init.n_components}")
+    init = _start(data, K, structure) if init is None else initialise.checked_start(init, K)
     made = em(
         data,
         init,

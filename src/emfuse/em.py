@@ -181,12 +181,12 @@ class Fit:
         # that function itself, bound: its warnings then name the caller's line, and no line here
         return cast("Callable[..., Uncertainty]", MethodType(_above("uncertainty").standard_errors, self))
 
-    def to_sklearn(self) -> Any:
     @property
     def confidence_intervals(self) -> Callable[..., Intervals]:
         """`fit.confidence_intervals(X, level=0.95)`, X being the rows, as a table: see `emfuse.confidence_intervals`."""
         return cast("Callable[..., Intervals]", MethodType(_above("uncertainty").confidence_intervals, self))
 
+    def to_sklearn(self) -> Any:
         """Return a fitted `sklearn.mixture.GaussianMixture` with the same answers (and so ONNX export)."""
         return _above("estimator").GaussianMixture.from_fit(self).to_sklearn()
 
@@ -436,8 +436,8 @@ def fit(
     random_state : int, Generator, RandomState or None    seeds the starts; None is the same starts every time. The first ones of
         many are the same as those of few
     init : str or Parameters    "short_runs", "kmeans", "kmeans++", "quantiles" (one feature), "random_rows", "random" (see
-        `emfuse.initialise.start`), or a start of your own; starts look at 100,000 rows at most, EM at all. "short_runs" reaches
-        the highest maximum more often; "kmeans" takes a quarter of the time (`python -m bench.starts`)
+        `emfuse.initialise.start`), or a start of your own, whose structure then counts; starts look at 100,000 rows at most, EM
+        at all. "short_runs" comes to the highest maximum more often, "kmeans" in a quarter of the time (`python -m bench.starts`)
     n_init : int             how many starts, side by side in threads; the fit with the highest log-likelihood is kept, all
         are in `Fit.scores`, and one that collapses is passed over
     stop : rule or int       default: within 1e-6 nats of the maximum by estimate, or 10,000 sweeps
@@ -460,13 +460,15 @@ def fit(
     if isinstance(n_init, bool) or not isinstance(n_init, (int, np.integer)) or n_init < 1:
         raise ValueError(f"n_init must be a whole number of at least 1, got {n_init!r}")
     Repair(on_collapse)  # raises
+    if isinstance(init, Parameters):
+        structure = initialise.checked_start(init, K).structure
+    kind, n_starts = structure_named(structure), 1
     if sd is not None:
         if constraints is not None:
             raise ValueError("sd is short for constraints=Constraints(sds=[...]): give one of them")
         constraints = Constraints(sds=[sd] * K)
     numbers = [int(seeds.integers(1 << 62)) for _ in range(1 if isinstance(init, Parameters) else n_init)]
     quiet = callback is None and not verbose and keeper is None
-    kind, n_starts = structure_named(structure), 1
     shapes = Factors(np.empty((K, engine.n_features)), np.empty(kind.factor_shape(K, engine.n_features)), np.empty(K))
     if quiet and rows is engine and len(cut(len(rows.X), shapes)) == 1:  # a sweep is too short for threads, so starts have them
         n_starts = side_by_side(rows.n_threads, len(rows.X), SIDE_BY_SIDE_FROM)

@@ -173,6 +173,15 @@ def checked_count(name: str, number: object, least: int = 1) -> int:
     return int(number)
 
 
+def checked_start(start: object, K: int) -> Parameters:
+    """Return a start that somebody gave. Raises TypeError or ValueError where it is no mixture of K components."""
+    if not isinstance(start, Parameters):
+        raise TypeError(f"init must be emfuse.Parameters here, got {type(start).__name__}")
+    if start.n_components != K:
+        raise ValueError(f"init must have n_components = {K} components, got {start.n_components}")
+    return start
+
+
 def in_one_thread(X: ArrayLike | InMemory, sample_weight: ArrayLike | None = None) -> InMemory:
     """Return rows, or those of an engine, as an engine with one thread, for callers who have the others. Raises as `InMemory`."""
     if not isinstance(X, InMemory):
