@@ -6,12 +6,14 @@ import pytest
 import emfuse
 from emfuse import fit_many, stopping
 from emfuse.decomposed import DECOMPOSED
+from emfuse.em import VARIANCE_FLOOR
 
 RANDOM = np.random.default_rng(0)
 SETS = [
     np.concatenate([RANDOM.normal(0, 1, n), RANDOM.normal(5 + shift, 1.5, n)])
     for n, shift in ((60, 0), (150, 1), (31, 2), (400, -1), (90, 0))
 ]
+TWO, TWO_DIAG = (emfuse.Parameters.univariate([0.5, 0.5], [0.0, 1.0], [1.0, 1.0], name) for name in ("full", "diag"))
 
 
 def assert_same(one, other):
@@ -115,6 +117,51 @@ def test_one_that_fails_is_reported_and_the_others_go_on(build):
     with pytest.raises(ValueError, match="data set 4 has no fit: component"):
         made[4]
     assert "2 converged, 4 failed" in repr(made)
+
+
+@pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical", "EVE", "VEV"])
+def test_a_start_of_ones_own_is_gone_on_from(build, name):
+    """One for all, one for each in a list, or other fits: as `em` from there, to the last bit."""
+    sets = [np.column_stack([x, 0.5 * x + RANDOM.normal(0, 0.5, len(x))]) for x in SETS]
+    start = emfuse.fit(sets[1], 2, structure=name).parameters
+    options = {"stop": stopping.AT_MAXIMUM, "acceleration": "auto", "variance_floor": VARIANCE_FLOOR}
+    alone = [emfuse.em(X, start, **options) for X in sets]
+    one = fit_many(sets, 2, init=start, n_init=3)
+    assert [one[i] for i in range(5)] == [fit.parameters for fit in alone]
+    assert one.sweeps.tolist() == [fit.sweeps for fit in alone]
+    assert_same(one, fit_many(sets, 2, init=[start] * 5))
+    again = fit_many(sets, 2, init=one)
+    np.testing.assert_allclose(again.log_likelihood, one.log_likelihood, rtol=0, atol=2e-6)
+    assert (again.sweeps <= one.sweeps).all() and again.sweeps.sum() < one.sweeps.sum()
+
+
+def test_a_start_that_is_none_or_does_not_do_is_reported(build):
+    """A failure of the fits that it goes on from is one still; a start that collapses leaves nan, and no start behind."""
+    first = fit_many([SETS[0], np.ones(9), SETS[1]], 2)
+    again = fit_many([SETS[0], SETS[2], SETS[1]], 2, init=first)
+    assert list(again.failures) == [1] and again.failures[1].startswith("its start has no fit: component")
+    far = emfuse.Parameters.univariate([0.5, 0.5], [0.0, 1e6], [1.0, 1.0])
+    made = fit_many([SETS[0], SETS[1]], 2, init=[first[0], far])
+    assert list(made.failures) == [1] and "collapsed" in made.failures[1]
+    assert np.isnan(made.weights[1]).all() and np.isnan(made.means[1]).all() and np.isnan(made.covariances[1]).all()
+    np.testing.assert_allclose(made.means[0], first.means[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "words"),
+    [
+        ("kmeans", TypeError, "init must be emfuse.Parameters here, got str"),
+        (emfuse.Parameters.univariate([1.0], [0.0], [1.0]), ValueError, "init must have n_components = 2 components, got 1"),
+        (emfuse.Parameters([0.5, 0.5], np.eye(2), [np.eye(2)] * 2), ValueError, "init must have 1 features, as the data, got 2"),
+        ([TWO], ValueError, "init must be one start for all, or one for each of 5 data sets, got 1"),
+        ([TWO] * 4 + [TWO_DIAG], ValueError, "init must have one structure, got 'full' and 'diag'"),
+        (fit_many(SETS[:2], 2), ValueError, "init must have 5 mixtures of 2 components in 1 features, got Fits: 2 mixtures"),
+    ],
+)
+def test_starts_of_another_kind_are_refused(init, error, words):
+    """By what they have and what they need."""
+    with pytest.raises(error, match=words):
+        fit_many(SETS, 2, init=init)
 
 
 def test_a_limit_is_not_convergence():

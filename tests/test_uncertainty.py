@@ -419,10 +419,10 @@ def test_all_methods_agree_on_a_model_that_is_right(structure):
 @pytest.mark.parametrize("method", REFITTED)
 def test_the_seed_makes_the_resamples_and_threads_do_not(method):
     """The same bits for any number of threads; None is a seed of its own; another seed is another sample."""
-    X = faithful()
+    X = np.tile(faithful(), (4, 1))  # enough rows for threads
     fit = emfuse.fit(X, 2)
     one, four, other = (
-        standard_errors(fit, X, method=method, n_resamples=12, n_threads=n, random_state=seed)
+        standard_errors(fit, X, method=method, n_resamples=60, n_threads=n, random_state=seed)
         for n, seed in ((1, None), (4, None), (1, 1))
     )
     for a, b, c in zip(one.resampled, four.resampled, other.resampled, strict=True):

@@ -201,6 +201,7 @@ struct Wish {                /* what is asked of each data set */
     double variance_floor;
     Stop stop;
     bool accelerate, by_parts;
+    bool from_result;        /* one start, which stands in the result; else `starts` are made */
     ptrdiff_t warm_up, starts;
     Limits limits;
     uint64_t seed;
@@ -213,6 +214,15 @@ struct Result {
 };
 
 static bool never() { return false; }
+
+/* The mixture of a result, with its factors, as the start of a climb. */
+static bool start_at(const Result& result, double least_left, Climb* climb) {
+    Mix& m = climb->here;
+    memcpy(&m.w[0], result.weights, m.w.size() * sizeof(double));
+    memcpy(&m.mu[0], result.means, m.mu.size() * sizeof(double));
+    memcpy(&m.C[0], result.covariances, m.C.size() * sizeof(double));
+    return factor_plainly(climb->form, climb->K, climb->D, &m.w[0], &m.C[0], least_left, &m.P[0], &m.c[0]);
+}
 
 /* The best of the starts for one data set, rows of float64 without gaps. */
 static Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const double* v, ptrdiff_t N, Result* result) {
@@ -246,8 +256,12 @@ static Outcome fit_one(const Wish& wish, uint64_t number, const double* x, const
     ptrdiff_t sweeps = 0;
     for (ptrdiff_t start = 0; start < wish.starts; start++) {
         Climb climb(rows, wish.form, wish.structure, K, rules, constant, wish.stop);
-        if (!Starter(&climb, &mean[0], &variance[0], wish.by_parts && start == 0).start(Random(wish.seed + (uint64_t)start, number))) continue;
-        if (!climb.shape_start()) continue;
+        if (wish.from_result) {
+            if (!start_at(*result, rules.least_left, &climb)) continue;
+        } else {
+            if (!Starter(&climb, &mean[0], &variance[0], wish.by_parts && start == 0).start(Random(wish.seed + (uint64_t)start, number))) continue;
+            if (!climb.shape_start()) continue;
+        }
         Emqn emqn(wish.form, K, D, rows.weight, wish.warm_up, wish.limits);
         const Ending ending = climb.run(wish.accelerate ? &emqn : nullptr, never);
         sweeps += climb.sweeps;

@@ -127,7 +127,7 @@ cdef extern from "_many.h" nogil:
         Rules rules
         double variance_floor
         Stop stop
-        bint accelerate, by_parts
+        bint accelerate, by_parts, from_result
         Limits limits
         uint64_t seed
     cdef cppclass Result:
@@ -425,16 +425,18 @@ def climb(*, str structure not None, cnp.ndarray X not None, cnp.ndarray sample_
 
 
 def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray offsets not None, ptrdiff_t begin, ptrdiff_t end,
-               str structure not None, ptrdiff_t K, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate, double variance_floor,
-               double most_floor, double far, double least_left, double most_rounding, double least_sd, double within, double gain,
-               double gain_a_row, double relative_gain, double gain_before, double before, ptrdiff_t most_sweeps, ptrdiff_t steps,
-               double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase, double radius, double curvature,
-               double least_weight, double look_below, double most_log, cnp.ndarray weights not None, cnp.ndarray means not None,
-               cnp.ndarray covariances not None, cnp.ndarray log_likelihood not None, cnp.ndarray distance not None,
-               cnp.ndarray sweeps not None, cnp.ndarray outcome not None):
+               str structure not None, ptrdiff_t K, bint from_result, ptrdiff_t starts, uint64_t seed, bint by_parts, bint accelerate,
+               double variance_floor, double most_floor, double far, double least_left, double most_rounding, double least_sd,
+               double within, double gain, double gain_a_row, double relative_gain, double gain_before, double before,
+               ptrdiff_t most_sweeps, ptrdiff_t steps, double noise, ptrdiff_t warm_up, ptrdiff_t pairs, ptrdiff_t rebase,
+               double radius, double curvature, double least_weight, double look_below, double most_log,
+               cnp.ndarray weights not None, cnp.ndarray means not None, cnp.ndarray covariances not None,
+               cnp.ndarray log_likelihood not None, cnp.ndarray distance not None, cnp.ndarray sweeps not None,
+               cnp.ndarray outcome not None):
     """Fit the data sets from `begin` to `end`, rows offsets[i] to offsets[i + 1] of X each, into row i of the outputs.
 
-    Of a structure whose M step it has not, none.
+    With `from_result` that row has the start, and keeps it unless the outcome is CONVERGED or AT_LIMIT. Of a structure whose M step
+    it has not, none is fitted.
     """
     if structure not in STRUCTURES:
         return
@@ -460,6 +462,7 @@ def climb_many(*, cnp.ndarray X not None, cnp.ndarray sample_weight, cnp.ndarray
     cdef Wish wish
     wish.form, wish.structure = FORMS[structure], STRUCTURES[structure]
     wish.K, wish.D, wish.starts, wish.seed, wish.by_parts, wish.accelerate = K, D, starts, seed, by_parts, accelerate
+    wish.from_result = from_result
     wish.variance_floor, wish.warm_up = variance_floor, warm_up
     wish.rules.reg_covar, wish.rules.spare_mass, wish.rules.far = 0, 0, far
     wish.rules.floor = NULL

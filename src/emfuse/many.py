@@ -29,7 +29,7 @@ from emfuse.frames import data_frame
 from emfuse.maximise import MOST_FLOOR, MOST_ROUNDING, RECENTRE_ABOVE, CollapsedComponent
 from emfuse.parameters import FEW_FEATURES, Parameters
 from emfuse.stopping import Rule
-from emfuse.structures import EPS, Structure, structure_named
+from emfuse.structures import EPS, structure_named
 from emfuse.threads import in_order, thread_count
 
 BETWEEN = 0.1  # seconds between two words about progress
@@ -139,6 +139,7 @@ def fit_many(
     n_components: int,
     *,
     structure: str = "full",
+    init: Parameters | Fits | list[Parameters] | tuple[Parameters, ...] | None = None,
     by: Any = None,
     columns: Sequence[Any] | None = None,
     sample_weight: Any = None,
@@ -162,6 +163,7 @@ def fit_many(
         order of their keys.
     n_components : int       K, of each
     structure : str          one of `emfuse.structures`; up to 16 features
+    init : Parameters, Fits or list of Parameters    a start for all, or for each, whose structure then counts; None: see n_init
     by : column name or keys (rows,)    what a DataFrame is split by; whatever `groupby` takes, of pandas
     columns : list           columns of a DataFrame or groupby to fit; all others than `by` where it is None. `Fits.features`
         has their names
@@ -181,11 +183,14 @@ def fit_many(
     `Fits.failures` and has nan, and the others go on. Raises ValueError and TypeError for what is wrong with the call.
     """
     X, offsets, v, keys, names = _as_sets(data, by, columns, sample_weight)
-    kind = structure_named(structure)
     M, D = len(offsets) - 1, X.shape[1]
     if D > FEW_FEATURES:
         raise ValueError(f"data must have at most {FEW_FEATURES} features here, got {D}; use `emfuse.fit` for each")
     K, starts = initialise.checked_count("n_components", n_components), initialise.checked_count("n_init", n_init)
+    given = None
+    if init is not None:
+        given, structure, starts = *_given(init, M, K, D, structure), 1
+    kind = structure_named(structure)
     if acceleration not in ("auto", "emqn", None):
         raise ValueError(f"acceleration must be 'auto', 'emqn' or None, got {acceleration!r}")
     if not 0.0 <= variance_floor < np.inf:
@@ -213,6 +218,8 @@ def fit_many(
         failures={},
         seconds=0.0,
     )
+    if given is not None:
+        made.weights[:], made.means[:], made.covariances[:] = given
     outcome = np.full(M, NOT_PLAIN, dtype=np.int64)
     seed = int(initialise.generator(random_state).integers(1 << 62))
     build, show = kernels.load(), _Progress(M, callback, verbose)
@@ -226,6 +233,7 @@ def fit_many(
             end=chunk.stop,
             structure=kind.name,
             K=K,
+            from_result=given is not None,
             starts=starts,
             seed=seed,
             by_parts=v is None,
@@ -256,30 +264,56 @@ def fit_many(
     options = {"stop": rule, "acceleration": acceleration, "variance_floor": variance_floor}
     for i in (int(i) for i in np.flatnonzero(outcome > AT_LIMIT)):
         rows = slice(offsets[i], offsets[i + 1])
+        own = made.weights[i], made.means[i], made.covariances[i]
+        start = None if given is None else Parameters.unchecked(own[0].copy(), own[1].copy(), own[2].copy(), kind)
+        for column in own:
+            column[...] = np.nan
         used = offsets[i + 1] - offsets[i] if v is None else np.count_nonzero(v[rows])
         if used < K:
             made.failures[i] = f"{used} rows are too few for {K} components"
-            continue
-        try:
-            outcome[i] = _by_itself(made, i, X[rows], None if v is None else v[rows], kind, K, starts, seed, options)
-        except ValueError as error:  # a collapse is one too
-            made.failures[i] = str(error)
+        elif isinstance(init, Fits) and i in init.failures:
+            made.failures[i] = f"its start has no fit: {init.failures[i]}"
+        else:
+            try:
+                engine = InMemory(X[rows], None if v is None else v[rows], n_threads=1)
+                outcome[i] = _by_itself(made, i, engine, start, K, starts, seed, options)
+            except ValueError as error:  # a collapse is one too
+                made.failures[i] = str(error)
     made.converged[outcome == CONVERGED] = True
     show.add(0, last=True)
     return replace(made, seconds=time.monotonic() - began)
 
 
+def _given(init: Any, M: int, K: int, D: int, structure: str) -> tuple[list[Doubles], str]:
+    """Weights, means and covariances of the start of each data set, or of one for all; and the structure, if there is a start."""
+    if isinstance(init, Fits):
+        if (len(init), init.means.shape[1:]) != (M, (K, D)):
+            raise ValueError(f"init must have {M} mixtures of {K} components in {D} features, got {init!r}")
+        return [init.weights, init.means, init.covariances], init.structure
+    one_for_each = isinstance(init, (list, tuple))
+    each = list(init) if one_for_each else [init]
+    if one_for_each and len(each) != M:
+        raise ValueError(f"init must be one start for all, or one for each of {M} data sets, got {len(each)}")
+    for start in each:
+        if initialise.checked_start(start, K).n_features != D:
+            raise ValueError(f"init must have {D} features, as the data, got {start.n_features}")
+        if start.structure != each[0].structure:
+            raise ValueError(f"init must have one structure, got {each[0].structure!r} and {start.structure!r}")
+    numbers = [np.array([getattr(start, of) for start in each]) for of in ("weights", "means", "covariances")]
+    return numbers, each[0].structure if each else structure
+
+
 def _by_itself(
-    made: Fits, i: int, X: Doubles, v: Doubles | None, kind: Structure, K: int, starts: int, seed: int, options: dict[str, Any]
+    made: Fits, i: int, engine: InMemory, start: Parameters | None, K: int, starts: int, seed: int, options: dict[str, Any]
 ) -> int:
     """Fit one data set by `em`, into row i, and return how it ended. Raises ValueError where it cannot be fitted."""
-    engine = InMemory(X, v, n_threads=1)
     best, collapse = None, None
-    for start in range(starts):
-        random = np.random.default_rng([seed, i, start])
+    for number in range(1 if start is not None else starts):
+        init = "kmeans++" if number else "quantiles" if engine.n_features == 1 else "kmeans"
+        random = np.random.default_rng([seed, i, number])
         try:
-            init = "kmeans++" if start else "quantiles" if X.shape[1] == 1 else "kmeans"
-            fit = em(engine, initialise.start(engine, K, kind, init, random), **options)
+            begin = initialise.start(engine, K, made.structure, init, random) if start is None else start
+            fit = em(engine, begin, **options)
         except CollapsedComponent as error:
             collapse = error
             continue
