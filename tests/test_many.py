@@ -197,8 +197,8 @@ def test_progress_is_told(capsys, monkeypatch):
 
 def test_no_data_sets_are_no_fits():
     """An empty list gives an empty answer."""
-    made = fit_many([], 2)
-    assert len(made) == 0 and made.means.shape == (0, 2, 1)
+    for made in (fit_many([], 2), fit_many([], 2, init=[]), fit_many([], 2, init=TWO)):
+        assert len(made) == 0 and made.means.shape == (0, 2, 1)
 
 
 @pytest.mark.parametrize(

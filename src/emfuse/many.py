@@ -218,7 +218,7 @@ def fit_many(
         failures={},
         seconds=0.0,
     )
-    if given is not None:
+    if given is not None and M:
         made.weights[:], made.means[:], made.covariances[:] = given
     outcome = np.full(M, NOT_PLAIN, dtype=np.int64)
     seed = int(initialise.generator(random_state).integers(1 << 62))
