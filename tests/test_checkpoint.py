@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import emfuse
 from emfuse import Blocks, Checkpoint, CollapsedComponent, Constraints, InMemory, Parameters, em, fit
@@ -202,6 +203,50 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     with pytest.raises(Killed):
         fit(X, 2, checkpoint=path, callback=killed_after(9), **how)
     assert_same_fit(fit(X, 2, checkpoint=path, **how), fit(X, 2, callback=lambda _: None, **how))
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("init_params", ["kmeans", "random"])
+def test_an_estimator_takes_one(tmp_path, init_params, warm_start):
+    """Killed, it is as it was before; another one with the same parameters goes on, and ends with the same bits."""
+    X = np.random.default_rng(0).normal(size=(400, 2)) + 2.0 * np.repeat([[0, 0], [1, 0]], 200, axis=0)
+    options = {
+        "n_components": 2,
+        "tol": 0.0,
+        "max_iter": 30,
+        "init_params": init_params,
+        "random_state": 0,
+        "warm_start": warm_start,
+    }
+    path = Checkpoint(tmp_path / "fit", every_sweeps=1)
+
+    def made(**more):
+        model = emfuse.GaussianMixture(**options, **more)
+        with pytest.warns(ConvergenceWarning):
+            return model.fit(X)
+
+    killed = emfuse.GaussianMixture(**options, checkpoint=path, callback=killed_after(9))
+    with pytest.raises(Killed):
+        killed.fit(X)
+    assert path.path.exists() and not hasattr(killed, "means_")
+    seen = []
+    resumed, whole = made(checkpoint=path, callback=lambda _: seen.append(1)), made(callback=lambda _: None)
+    assert len(seen) < 30 and not path.path.exists()
+    assert_same_fit(resumed.fit_, whole.fit_)
+    for name in ("weights_", "means_", "covariances_", "precisions_cholesky_", "lower_bound_", "lower_bounds_", "n_iter_"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
+
+
+def test_an_estimators_other_starts_are_refused(tmp_path):
+    """Several, for which `fit` is; and one that is drawn anew, by what differs."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(ValueError, match=r"n_init must be 1 with a checkpoint, got 3; `emfuse.fit"):
+        emfuse.GaussianMixture(2, n_init=3, checkpoint=tmp_path / "fit").fit(X)
+    path = Checkpoint(tmp_path / "fit", every_sweeps=1)
+    with pytest.raises(Killed):
+        emfuse.GaussianMixture(2, tol=0.0, init_params="random", checkpoint=path, callback=killed_after(4)).fit(X)
+    with pytest.raises(ValueError, match="a checkpoint of another fit: start"):
+        emfuse.GaussianMixture(2, init_params="random", checkpoint=path).fit(X)
 
 
 # ------------------------------------------------------------------ when it is written

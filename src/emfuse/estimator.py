@@ -8,6 +8,7 @@ Layer 4.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Generator
@@ -26,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from emfuse import initialise
 from emfuse._typing import AnyArray, Doubles, Floats, Labels
+from emfuse.checkpoint import Checkpoint
 from emfuse.constraints import Constraints
 from emfuse.dask_engine import is_dask
 from emfuse.em import Fit, History, Progress, em, evaluated, lazily, rows_for_starts, streamed, suited
@@ -47,7 +49,7 @@ NOT_CONVERGED = (
     "degenerate data."
 )
 OWN_STARTS = {"emfuse-kmeans": "kmeans", "emfuse-k-means++": "kmeans++"}
-OURS = ("acceleration", "constraints", "n_threads", "callback")  # parameters that scikit-learn's estimator has not
+OURS = ("acceleration", "constraints", "n_threads", "callback", "checkpoint")  # parameters that scikit-learn's estimator has not
 FLOATS = (np.float64, np.float32)
 MOST_HISTORY_BYTES = 1 << 26
 
@@ -95,6 +97,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         same to the last bit.
     callback : callable or None, default=None
         Called after each sweep with an `emfuse.Progress`; a true answer stops the fit.
+    checkpoint : path, emfuse.Checkpoint or None, default=None
+        A file to which the fit is written every minute. Where the process dies, the same call goes on from it and ends with the
+        same bits; so the start must be the same, by `random_state` or given. Needs `n_init=1`.
 
     Attributes
     ----------
@@ -152,6 +157,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         "constraints": [Constraints, None],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
         "callback": [callable, None],
+        "checkpoint": [str, os.PathLike, Checkpoint, None],
     }
 
     weights_: Floats
@@ -189,6 +195,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         constraints: Constraints | None = None,
         n_threads: int | None = None,
         callback: Callable[[Progress], object] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -208,6 +215,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.constraints = constraints
         self.n_threads = n_threads
         self.callback = callback
+        self.checkpoint = checkpoint
 
     # ------------------------------------------------------------------ fitting
 
@@ -248,6 +256,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         engine, dtype = self._engine(X, sample_weight)
         given = _Given(self, engine.n_features)
         continued = self.warm_start and hasattr(self, "converged_")
+        if self.checkpoint is not None and self.n_init > 1 and not continued:
+            raise ValueError(
+                f"n_init must be 1 with a checkpoint, got {self.n_init}; `emfuse.fit(..., checkpoint=...)` takes several starts"
+            )
         random = check_random_state(self.random_state)
         rows = engine
         if not continued and (self.constraints is not None or not given.complete):
@@ -272,6 +284,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     history=start.means.nbytes * (engine.n_features + 1) * (self.max_iter + 1) < MOST_HISTORY_BYTES,
                     n_threads=self.n_threads,
                     callback=talk if self.verbose or self.callback is not None else None,
+                    checkpoint=self.checkpoint,
                 )
                 talk.end(made)
                 if best is None or self.max_iter == 0 or _bound(made) > _bound(best):
