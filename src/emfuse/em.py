@@ -438,8 +438,8 @@ def fit(
     init : str or Parameters    "short_runs", "kmeans", "kmeans++", "quantiles" (one feature), "random_rows", "random" (see
         `emfuse.initialise.start`), or a start of your own, whose structure then counts; starts look at 100,000 rows at most, EM
         at all. "short_runs" comes to the highest maximum more often, "kmeans" in a quarter of the time (`python -m bench.starts`)
-    n_init : int             how many starts, side by side in threads; the fit with the highest log-likelihood is kept, all
-        are in `Fit.scores`, and one that collapses is passed over
+    n_init : int             how many starts, side by side in threads where that is quicker; the fit with the highest
+        log-likelihood is kept, all are in `Fit.scores`, and one that collapses is passed over
     stop : rule or int       default: within 1e-6 nats of the maximum by estimate, or 10,000 sweeps
     acceleration : str or None    as in `em`; "auto" is plain EM where `reg_covar` is above 0
     constraints : Constraints or None    as in `em`; a start's components are put in the order that suits them best

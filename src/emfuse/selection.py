@@ -244,7 +244,7 @@ def select(
         hundredth of the nats that it lacks, and 1e-4 a row: `Row.distance` says where
     variance_floor : float       as in `emfuse.em`
     n_threads : int or None      None: what `emfuse.threads.thread_count` says; the result is the same to the last bit, but for
-        `seconds`. Fits go side by side where rows are few, else one after the other, with threads in each sweep
+        `seconds`. Fits go side by side where that is quicker, else one after the other, with threads in each sweep
     callback : callable          called with each `Row` when it is done
     verbose : bool               show the same on stderr
 
