@@ -28,6 +28,7 @@ SITE = Path(__file__).parent.parent / "build" / "docs"
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 SHOTS = ("index", "tutorial", "how_to/from_scikit_learn", "explanation/equations", "reference/fit", "gallery/index")
+LEFT = "net::ERR_ABORTED"  # by the browser, where the next page is opened while this one still asks for the icon of its tab
 LINKS = "Array.from(document.querySelectorAll('a[href]'), a => a.href)"
 ANCHORS = "Array.from(document.querySelectorAll('[id], a[name]'), e => e.id || e.name)"
 TOO_WIDE = """() => {
@@ -67,9 +68,13 @@ def watched(page: Page, home: str, faults: list[str]) -> None:
         if not request.url.startswith((home, "data:", "blob:")):
             faults.append(f"{page.url}: asked for {request.url}")
 
+    def failed(request: Request) -> None:
+        if request.failure != LEFT:
+            faults.append(f"{page.url}: {request.url} failed: {request.failure}")
+
     page.on("console", console)
     page.on("pageerror", lambda error: faults.append(f"{page.url}: a script raised {error}"))
-    page.on("requestfailed", lambda request: faults.append(f"{page.url}: {request.url} failed: {request.failure}"))
+    page.on("requestfailed", failed)
     page.on("response", lambda r: faults.append(f"{page.url}: {r.url} gave {r.status}") if r.status >= 400 else None)
     page.on("request", asked)
 
