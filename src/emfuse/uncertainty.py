@@ -287,8 +287,12 @@ def confidence_intervals(
 ) -> Intervals:
     """Return intervals that hold each of a fit's parameters with probability `level`, about: a table, with a name for each row.
 
-    By `standard_errors` with the same arguments, from the resamples where there are any ("percentile"), else from the standard
-    errors ("wald"); `standard_errors(...).confidence_intervals(level, ...)` has the choice. Warns and raises as these do.
+    X : (N, D) array-like    the rows that it was fitted to, data units
+    level : float            between 0 and 1
+    method, n_resamples, sample_weight, random_state, n_threads    as in `standard_errors`
+
+    They are taken from the resamples where there are any ("percentile"), else from the standard errors ("wald");
+    `standard_errors(...).confidence_intervals(level, ...)` has the choice. Warns and raises as these do.
     """
     _check_level(level)
     found = _found(fit, X, method, n_resamples, sample_weight, random_state, n_threads)
